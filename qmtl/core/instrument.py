@@ -1,0 +1,74 @@
+"""Instruments: names of one market and the steps its venue accepts."""
+
+import re
+from decimal import Decimal
+
+import msgspec
+
+from qmtl.core.money import ZERO, ceil_to_step, floor_to_step
+
+_QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "BTC", "ETH", "BNB", "USD")
+_UNIFIED = re.compile(r"^([A-Z0-9]{1,20})/([A-Z0-9]{2,10})(?::([A-Z0-9]{2,10}))?$")
+
+
+class Instrument(msgspec.Struct, frozen=True):
+    """One market: its names, price and quantity steps, minimum sizes and margin rate.
+
+    Quantities are base units, prices quote units per base unit. `maintenance_rate` is the share of
+    notional that must stay as margin in the first bracket.
+    """
+
+    symbol: str
+    base: str
+    quote: str
+    settle: str
+    tick_size: Decimal
+    lot_size: Decimal
+    min_quantity: Decimal
+    max_quantity: Decimal
+    market_max_quantity: Decimal
+    min_notional: Decimal
+    maintenance_rate: Decimal = Decimal("0.004")
+
+    @property
+    def canonical(self) -> str:
+        """The unified name: `BTC/USDT:USDT` for a linear contract, `BTC/USDT` for spot."""
+        pair = f"{self.base}/{self.quote}"
+        return f"{pair}:{self.settle}" if self.settle else pair
+
+    def floor_price(self, price: Decimal) -> Decimal:
+        """Round down to the tick."""
+        return floor_to_step(price, self.tick_size)
+
+    def ceil_price(self, price: Decimal) -> Decimal:
+        """Round up to the tick."""
+        return ceil_to_step(price, self.tick_size)
+
+    def floor_quantity(self, quantity: Decimal) -> Decimal:
+        """Round down to the lot; below the minimum it is zero."""
+        lots = floor_to_step(quantity, self.lot_size)
+        return lots if lots >= self.min_quantity else ZERO
+
+
+def parse_symbol(text: str) -> str:
+    """Return the exchange symbol (`BTCUSDT`) of any accepted spelling.
+
+    Accepts `BTCUSDT`, `BTC/USDT` and `BTC/USDT:USDT` in any case; ValueError names anything else.
+    """
+    upper = text.strip().upper()
+    unified = _UNIFIED.match(upper)
+    if unified:
+        return unified[1] + unified[2]
+    if not re.fullmatch(r"[A-Z0-9]{5,30}", upper):
+        message = f"symbol {text!r} is not known; write BTCUSDT, BTC/USDT or BTC/USDT:USDT"
+        raise ValueError(message)
+    return upper
+
+
+def split_symbol(symbol: str) -> tuple[str, str]:
+    """Split an exchange symbol into base and quote: `BTCUSDT` -> (`BTC`, `USDT`)."""
+    for quote in _QUOTES:
+        if symbol.endswith(quote) and len(symbol) > len(quote):
+            return symbol[: -len(quote)], quote
+    message = f"symbol {symbol!r} ends with no known quote currency ({', '.join(_QUOTES)})"
+    raise ValueError(message)

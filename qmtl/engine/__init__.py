@@ -1,0 +1,1 @@
+"""One deterministic engine: events in, commands out; backtest, dry-run, live and replay share it."""

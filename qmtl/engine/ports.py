@@ -1,0 +1,125 @@
+"""The seams: everything the engine and its drivers need from outside, as protocols."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import Literal, Protocol
+
+from qmtl.core.event import AccountReconciled, AnyEvent, Event
+from qmtl.core.order import Order
+
+Reach = Literal["memory", "sandbox", "live"]
+"""How far an order can go: nowhere, a test venue, or real money."""
+
+class Clock(Protocol):
+    """Exchange time and real time; the only source of either."""
+
+    @property
+    def speed(self) -> float:
+        """Exchange seconds per real second (> 0)."""
+
+    def now_ms(self) -> int:
+        """Exchange time in UTC milliseconds."""
+
+    def real_ms(self) -> float:
+        """Monotonic real time in milliseconds; only differences mean anything."""
+
+    async def sleep(self, real_s: float) -> None:
+        """Wait `real_s` real seconds."""
+
+
+class Random(Protocol):
+    """Randomness, seeded where a run must repeat."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return a float in [a, b]."""
+
+    def randbytes(self, n: int) -> bytes:
+        """Return n random bytes."""
+
+
+class MatchingVenue(Protocol):
+    """A venue in memory: synchronous, deterministic; answers with events at once."""
+
+    reach: Reach
+
+    def on_market(self, event: Event) -> Sequence[AnyEvent]:
+        """Take a market event and return what it caused: fills, triggers, funding, liquidation."""
+
+    def submit(self, order: Order, ts_ms: int) -> Sequence[AnyEvent]:
+        """Take an order and return its acceptance, fills, expiry or rejection."""
+
+    def cancel(self, order: Order, ts_ms: int) -> Sequence[AnyEvent]:
+        """Cancel an order and return what became of it."""
+
+
+class Venue(Protocol):
+    """Where orders go in a running trader. Every method answers with events, never with exceptions
+    for what a venue may legitimately say; `submit` returns exactly one of OrderAccepted,
+    OrderRejected, OrderUnsettled first, later news may also come by the feed.
+    """
+
+    reach: Reach
+
+    async def submit(self, order: Order) -> Sequence[AnyEvent]:
+        """Send one order under its client id, once."""
+
+    async def cancel(self, order: Order) -> Sequence[AnyEvent]:
+        """Cancel one order."""
+
+    async def settle(self, order: Order) -> Sequence[AnyEvent]:
+        """Ask what became of an order whose outcome is unknown."""
+
+    async def reconcile(self, since_ms: int, orders: Sequence[Order]) -> Sequence[AnyEvent]:
+        """Return missed fills since `since_ms`, news of `orders`, and last one AccountReconciled."""
+
+    async def account(self) -> AccountReconciled:
+        """Return open orders, balances and positions as they stand."""
+
+    async def aclose(self) -> None:
+        """Close connections."""
+
+
+class Feed(Protocol):
+    """A source of events in the order they must be processed."""
+
+    def events(self) -> AsyncIterator[AnyEvent]:
+        """Yield events until closed; reconnects and refills are the feed's own business."""
+
+    async def aclose(self) -> None:
+        """Stop and close connections."""
+
+
+class EventJournal(Protocol):
+    """The append-only record of one account: events, what the engine decided, in one order."""
+
+    @property
+    def epoch(self) -> str:
+        """Random per opening; part of every client order id."""
+
+    def append(self, event: AnyEvent) -> None:
+        """Take the next event; durable only after `commit`."""
+
+    def commit(self) -> None:
+        """Make everything appended durable; JournalError when it cannot be."""
+
+    def read(self, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
+        """Yield (seq, event) in order."""
+
+    def extend(self, events: Iterable[AnyEvent]) -> None:
+        """Append several."""
+
+    def close(self) -> None:
+        """Commit and release."""
+
+
+class Lease(Protocol):
+    """Exclusive right to one account across processes."""
+
+    @property
+    def holder(self) -> str:
+        """Who holds it now, for messages."""
+
+    def acquire(self) -> None:
+        """Take it or raise JournalError naming the holder."""
+
+    def release(self) -> None:
+        """Give it back."""
