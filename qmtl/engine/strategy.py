@@ -1,0 +1,114 @@
+"""The strategy port: what the engine tells a strategy, and what a strategy may do."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from qmtl.core.account import Account
+from qmtl.core.event import BarClosed, OrderFilled, PriceUpdated
+from qmtl.core.instrument import Instrument
+from qmtl.core.order import Order, OrderIntent, PositionSide
+from qmtl.core.position import Position
+
+
+class Context(Protocol):
+    """The engine as a strategy sees it during one call; keep no reference to what it returns."""
+
+    @property
+    def now_ms(self) -> int:
+        """Exchange time of the event being processed."""
+
+    @property
+    def account(self) -> Account:
+        """Wallet, positions and marks as folded so far."""
+
+    @property
+    def orders(self) -> Sequence[Order]:
+        """Orders of this strategy that have not ended; the venue's protection stop is not among them."""
+
+    def elapsed_real_s(self, since_ms: int) -> float:
+        """Return real seconds since exchange time `since_ms`: the difference divided by the speed."""
+
+    def instrument(self, symbol: str) -> Instrument:
+        """Return the steps and minimums of `symbol`."""
+
+    def position(self, symbol: str, side: PositionSide = PositionSide.BOTH) -> Position:
+        """Return the position of `symbol`."""
+
+    def submit(self, intent: OrderIntent) -> Order | None:
+        """Pass an intent to risk; return its order, or None when refused (the refusal is recorded)."""
+
+    def cancel(self, order: Order) -> None:
+        """Ask for an order to be cancelled; asking twice is asking once."""
+
+    def refuse(self, gate: str, numbers: dict[str, float] | None = None) -> None:
+        """Record that a signal was there and the strategy's own `gate` (cooldown, ...) kept it back."""
+
+    def note(self, numbers: dict[str, float]) -> None:
+        """Keep the numbers this bar's decision compared, for its recorded reason."""
+
+
+class StrategyPort(Protocol):
+    """A strategy, driven by the engine; every method is synchronous and reads no clock."""
+
+    name: str
+
+    @property
+    def is_warm(self) -> bool:
+        """Tell whether enough bars were seen to decide."""
+
+    def on_bar(self, ctx: Context, bar: BarClosed) -> None:
+        """Take a closed bar; the close is its last price."""
+
+    def on_price(self, ctx: Context, update: PriceUpdated) -> None:
+        """Take an update of the forming bar."""
+
+    def on_fill(self, ctx: Context, fill: OrderFilled, order: Order) -> None:
+        """Take a fill of an own order, already folded into position and account."""
+
+    def on_order(self, ctx: Context, order: Order) -> None:
+        """Take a changed status of an own order."""
+
+    def on_timer(self, ctx: Context) -> None:
+        """Look at time-outs; called at least every 250 ms of real time while live."""
+
+    def dump_state(self) -> Any:
+        """Return plain data (dict, list, str, int, float, None) from which `load_state` restores."""
+
+    def load_state(self, state: Any) -> None:
+        """Restore what `dump_state` returned."""
+
+
+class SilentStrategy:
+    """Base that ignores every call; override what the strategy needs.
+
+    The engine asks which methods are overridden and skips the rest.
+    """
+
+    name = "silent"
+
+    @property
+    def is_warm(self) -> bool:
+        """See StrategyPort."""
+        return True
+
+    def on_bar(self, ctx: Context, bar: BarClosed) -> None:
+        """See StrategyPort."""
+
+    def on_price(self, ctx: Context, update: PriceUpdated) -> None:
+        """See StrategyPort."""
+
+    def on_fill(self, ctx: Context, fill: OrderFilled, order: Order) -> None:
+        """See StrategyPort."""
+
+    def on_order(self, ctx: Context, order: Order) -> None:
+        """See StrategyPort."""
+
+    def on_timer(self, ctx: Context) -> None:
+        """See StrategyPort."""
+
+    def dump_state(self) -> Any:
+        """See StrategyPort."""
+        return None
+
+    def load_state(self, state: Any) -> None:
+        """See StrategyPort."""
