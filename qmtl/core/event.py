@@ -8,8 +8,10 @@ from decimal import Decimal
 
 import msgspec
 
+from qmtl.core.instrument import Instrument
+from qmtl.core.limits import RiskLimits
 from qmtl.core.money import ZERO
-from qmtl.core.order import Order, OrderIntent, OrderStatus, PositionSide, Side
+from qmtl.core.order import Order, OrderIntent, OrderStatus, OrderType, PositionSide, Side
 from qmtl.core.reason import Reason, TradingState
 
 
@@ -155,7 +157,7 @@ class PositionReport(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OrderReport(msgspec.Struct, frozen=True, array_like=True):
-    """An order as the venue states it."""
+    """An open order as the venue states it."""
 
     client_order_id: str
     venue_order_id: str
@@ -165,6 +167,12 @@ class OrderReport(msgspec.Struct, frozen=True, array_like=True):
     quantity: Decimal
     filled: Decimal = ZERO
     average_price: Decimal = ZERO
+    type: OrderType = OrderType.LIMIT
+    limit_price: Decimal | None = None
+    stop_price: Decimal | None = None
+    reduce_only: bool = False
+    close_position: bool = False
+    position_side: PositionSide = PositionSide.BOTH
 
 
 class AccountUpdated(Event, frozen=True, gc=False):
@@ -202,18 +210,33 @@ class AccountReconciled(Event, frozen=True, gc=False):
 # --- control --------------------------------------------------------------------------------------
 
 
-class SessionStarted(Event, frozen=True, gc=False):
-    """A process opened the journal; `epoch` is random per opening, `speed` scales exchange time.
+class SessionSetup(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything outside the events that decides what the engine does, so that a journal replays alone.
 
-    `protects` says whether every position must have a stop at the venue.
+    `strategy` is `module:Class` and `params` its plain constructor data; `catastrophe_stop` is a fraction
+    of the entry price, None where no stop rests at the venue; `needs_reconcile` holds entries back until the
+    venue's account was compared.
     """
+
+    strategy: str
+    params: dict[str, str | int | float | bool | None] = {}
+    instruments: tuple[Instrument, ...] = ()
+    limits: RiskLimits = RiskLimits()
+    world: str = ""
+    asset: str = "USDT"
+    catastrophe_stop: Decimal | None = None
+    needs_reconcile: bool = False
+
+
+class SessionStarted(Event, frozen=True, gc=False):
+    """A process opened the journal; `epoch` is random per opening, `speed` scales exchange time."""
 
     epoch: str
     domain: str
+    setup: SessionSetup
     speed: float = 1.0
     version: str = ""
     run_id: str = ""
-    protects: bool = False
 
 
 class TimerFired(Event, frozen=True, gc=False):
