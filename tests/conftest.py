@@ -1,0 +1,73 @@
+"""What every test may ask for: recorded data, a free port, a home of its own, campaign counts."""
+
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# `make test` repeats itself exactly and stays under 2,000 cases a property; `make fuzz` draws anew.
+settings.register_profile(
+    "test", max_examples=200, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("fuzz", max_examples=20_000, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
+
+# Programs that scripts/servers.sh unpacked are found by shutil.which like installed ones.
+os.environ["PATH"] = f"{os.environ.get('PATH', '')}{os.pathsep}{ROOT / '.servers' / 'bin'}"
+
+
+@pytest.fixture(scope="session")
+def recorded_data() -> Path:
+    """The directory of recorded market data, never part of the project."""
+    place = Path(os.environ.get("QMTL_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not place.is_dir():
+        pytest.skip(f"no recorded data: {place} is not a directory (set QMTL_TEST_DATA)")
+    return place
+
+
+@pytest.fixture(scope="session")
+def recorded_file(recorded_data: Path) -> Callable[[str], Path]:
+    """Gives the path of one recording, or skips the test naming what is missing."""
+
+    def find(name: str) -> Path:
+        path = recorded_data / name
+        if not path.exists():
+            pytest.skip(f"no recorded data: {path} is missing")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A loopback port that nobody listens on at the time of asking."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home directory with no QMTL_* in the environment."""
+    place = tmp_path / "home"
+    place.mkdir()
+    for name in list(os.environ):
+        if name.startswith("QMTL_") and name not in {"QMTL_TEST_DATA", "QMTL_CAMPAIGN"}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(place))
+    monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "config"))
+    return place
+
+
+@pytest.fixture(scope="session")
+def count() -> Callable[[int, int], int]:
+    """`count(reduced, full)`: the reduced count in `make test`, the full one in chaos, fuzz and soak."""
+    is_campaign = bool(os.environ.get("QMTL_CAMPAIGN"))
+    return lambda reduced, full: full if is_campaign else reduced

@@ -1,0 +1,69 @@
+"""Every module is reached from a command or is a published import path."""
+
+import ast
+from pathlib import Path
+
+from tests.house.tree import ROOT, Source, plant, read_sources
+
+# What people run or import by name: the command, the published trader and the pages' import paths (seeds,
+# contracts). Everything else must be imported by something that is reached from here.
+ENTRIES = {
+    "qmtl",
+    "qmtl.cli.app",
+    "qmtl.trader.callback",
+    "qmtl.trader.collector",
+    "qmtl.trader.conditional",
+    "qmtl.trader.decision",
+    "qmtl.trader.prelim",
+    "qmtl.trader.rt_trader",
+}
+ENTRY_ROOMS = ("qmtl.examples",)
+
+
+def references(source: Source, modules: set[str]) -> set[str]:
+    """Modules a file imports, anywhere in it, and those it names in strings for a lazy import."""
+    package = source.module if source.path.name == "__init__.py" else source.module.rpartition(".")[0]
+    found = set()
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            name = node.value.split(":")[0]
+            found.add(f"{package}{name}" if name.startswith(".") else name)
+    return found & modules
+
+
+def orphans(root: Path) -> list[str]:
+    sources = {source.module: source for source in read_sources(root, "qmtl")}
+    modules = set(sources)
+    waiting = [m for m in modules if m in ENTRIES or m.startswith(ENTRY_ROOMS)]
+    reached: set[str] = set()
+    while waiting:
+        module = waiting.pop()
+        if module in reached:
+            continue
+        reached.add(module)
+        waiting += references(sources[module], modules)
+        parent = module.rpartition(".")[0]
+        waiting += [parent] if parent in modules else []
+    return sorted(m for m in modules - reached if sources[m].text.strip())
+
+
+def test_no_module_is_an_orphan() -> None:
+    assert orphans(ROOT) == []
+
+
+def test_an_orphan_is_found(tmp_path: Path) -> None:
+    plant(tmp_path, "qmtl/cli/app.py", 'LAZY = {"demo": "qmtl.cli.demo:run"}\n')
+    plant(tmp_path, "qmtl/cli/demo.py", "def run():\n    from qmtl.engine import journal\n")
+    plant(tmp_path, "qmtl/engine/__init__.py", "")
+    plant(tmp_path, "qmtl/engine/journal.py", "from . import owner\nfrom .. import metrics\n")
+    plant(tmp_path, "qmtl/engine/owner.py", "x = 1\n")
+    plant(tmp_path, "qmtl/metrics.py", "x = 1\n")
+    plant(tmp_path, "qmtl/engine/forgotten.py", "from qmtl.engine import forgotten_too\n")
+    plant(tmp_path, "qmtl/engine/forgotten_too.py", "x = 1\n")
+    assert orphans(tmp_path) == ["qmtl.engine.forgotten", "qmtl.engine.forgotten_too"]
