@@ -42,7 +42,7 @@ lock: ## rewrite the lock files from pyproject.toml; ARGS="package …" moves th
 
 clean: ## remove environments, caches and downloaded programs
 	rm -rf .venv .venvs .uv .servers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
-	find qmtl tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 runtime:
 	@sh scripts/environment.sh runtime
