@@ -1,0 +1,399 @@
+"""What the candles say, as booleans: Bollinger bands and realised volatility, each with two faces.
+
+`update` takes one candle or price at a time; `evaluate` takes a whole frame. Both give the same booleans,
+because the frame face adds the same numbers in the same order (see `qmtl.core.indicator`). A closing
+update is decided before it is folded into the bands: it is compared with the bands of the candle
+before it. numpy loads inside the frame face only.
+"""
+
+from itertools import pairwise
+from math import log
+from typing import TYPE_CHECKING, Any, Protocol
+
+from qmtl.core.event import PriceUpdated
+from qmtl.core.indicator import RealizedVolatility, RollingExtremes, RollingMoments
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Ints = NDArray[np.int64]
+    Bools = NDArray[np.bool_]
+
+PAST = 5
+"""How many closed candles the PAST booleans look back."""
+
+_Candle5 = tuple[float, float, float, float, float]
+_UNKNOWN: _Candle5 = (0.0, 0.0, 0.0, 0.0, 0.0)
+_GT_INNER, _GT_OUTER = "PASTcloses_gt_upperInter_5t", "PASTcloses_gt_upperBand_5t"
+_LT_INNER, _LT_OUTER = "PASTcloses_lt_lowerInter_5t", "PASTcloses_lt_lowerBand_5t"
+
+
+class Candle(Protocol):
+    """A closed candle: a Bar or a BarClosed."""
+
+    @property
+    def open_ms(self) -> int:
+        """When it opened."""
+
+    @property
+    def close(self) -> float:
+        """Its last price."""
+
+
+class BBConditional:
+    """Where closes and the price stand against Bollinger bands: mean ± k·std (ddof=1) of `window` closes.
+
+    `upperInter` and `lowerInter` lie `inner` deviations from the mean, `upperBand` and `lowerBand`
+    `outer`. Until the window is full every boolean is False.
+    """
+
+    def __init__(
+        self, window: int = 20, inner: float = 1.0, outer: float = 2.0, *, interval_ms: int = 60_000
+    ) -> None:
+        if not 0 < inner <= outer:
+            raise ValueError(f"inner, outer: expected 0 < inner <= outer, got {inner} and {outer}")
+        self.window, self.inner, self.outer = window, inner, outer
+        self.interval_ms = interval_ms
+        self.rt_close = 0.0
+        self._moments = RollingMoments(window)
+        self._recent: list[_Candle5] = []
+        self._levels: _Candle5 = _UNKNOWN
+        self._past: dict[str, tuple[bool, ...]] = {}
+        self._compare_past()
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether the bands exist."""
+        return self._moments.is_full
+
+    @property
+    def levels(self) -> _Candle5:
+        """Close, upperInter, upperBand, lowerInter, lowerBand of the last closed candle; zeros before."""
+        return self._levels
+
+    @property
+    def past(self) -> dict[str, tuple[bool, ...]]:
+        """The PAST booleans of the last five closed candles, newest last."""
+        return self._past
+
+    @property
+    def closes(self) -> "Floats":
+        """Closes of the last closed candles that have bands, at most five, newest last."""
+        return self._column(0)
+
+    @property
+    def upperInter(self) -> "Floats":
+        """Upper inner band of the same candles."""
+        return self._column(1)
+
+    @property
+    def upperBand(self) -> "Floats":
+        """Upper outer band of the same candles."""
+        return self._column(2)
+
+    @property
+    def lowerInter(self) -> "Floats":
+        """Lower inner band of the same candles."""
+        return self._column(3)
+
+    @property
+    def lowerBand(self) -> "Floats":
+        """Lower outer band of the same candles."""
+        return self._column(4)
+
+    def update(self, update: Candle | PriceUpdated | float) -> dict[str, Any]:
+        """Return the booleans at a price; a closed candle is decided first, then folded."""
+        if isinstance(update, float | int):
+            return self.judge(float(update))
+        conditions = self.judge(update.close)
+        if not isinstance(update, PriceUpdated):
+            self.fold(update.open_ms, update.close)
+        return conditions
+
+    def judge(self, price: float) -> dict[str, Any]:
+        """Return PAST (tuples of five) and CURR booleans with `price` as the current price."""
+        self.rt_close = price
+        _, upper_inner, upper, lower_inner, lower = self._levels
+        is_full = self._moments.is_full
+        return {
+            **self._past,
+            "CURRclose_gt_upperInter": is_full and price > upper_inner,
+            "CURRclose_gt_upperBand": is_full and price > upper,
+            "CURRclose_lt_lowerInter": is_full and price < lower_inner,
+            "CURRclose_lt_lowerBand": is_full and price < lower,
+        }
+
+    def fold(self, open_ms: int, close: float) -> None:
+        """Take the close of the candle that opened at `open_ms` into the bands."""
+        moments = self._moments
+        moments.push(open_ms // self.interval_ms, close)
+        if not moments.is_full:
+            return
+        mean = moments.mean
+        near, far = self.inner * moments.std, self.outer * moments.std
+        self._levels = (close, mean + near, mean + far, mean - near, mean - far)
+        self._recent.append(self._levels)
+        if len(self._recent) > PAST:
+            del self._recent[0]
+        past = self._past
+        _, upper_inner, upper, lower_inner, lower = self._levels
+        self._past = {
+            _GT_INNER: (*past[_GT_INNER][1:], close > upper_inner),
+            _GT_OUTER: (*past[_GT_OUTER][1:], close > upper),
+            _LT_INNER: (*past[_LT_INNER][1:], close < lower_inner),
+            _LT_OUTER: (*past[_LT_OUTER][1:], close < lower),
+        }
+
+    def _compare_past(self) -> None:
+        recent = self._recent
+        missing = (False,) * (PAST - len(recent))
+        self._past = {
+            _GT_INNER: (*missing, *(row[0] > row[1] for row in recent)),
+            _GT_OUTER: (*missing, *(row[0] > row[2] for row in recent)),
+            _LT_INNER: (*missing, *(row[0] < row[3] for row in recent)),
+            _LT_OUTER: (*missing, *(row[0] < row[4] for row in recent)),
+        }
+
+    def _column(self, column: int) -> "Floats":
+        import numpy as np
+
+        return np.array([row[column] for row in self._recent], dtype=np.float64)
+
+    def measure(self, frame: Any) -> "dict[str, Floats]":
+        """Return mean, std and the four bands of every row, NaN until the window is full.
+
+        `frame` is a pandas or polars frame, or a mapping, of closed candles with `close` and
+        `open_ms` (or `startTime`), times in UTC milliseconds.
+        """
+        numbers, closes = _read_frame(frame, self.interval_ms)
+        mean, std = _rolling_moments(numbers, closes, self.window)
+        near, far = self.inner * std, self.outer * std
+        return {
+            "mean": mean,
+            "std": std,
+            "upperInter": mean + near,
+            "upperBand": mean + far,
+            "lowerInter": mean - near,
+            "lowerBand": mean - far,
+        }
+
+    def evaluate(self, frame: Any) -> "dict[str, Bools]":
+        """Return for every row what `update` says of that closed candle: CURR (n,), PAST (n, 5)."""
+        import numpy as np
+
+        closes = _read_frame(frame, self.interval_ms)[1]
+        bands = self.measure(frame)
+        result: dict[str, Bools] = {}
+        for band, sign in (("upperInter", 1), ("upperBand", 1), ("lowerInter", -1), ("lowerBand", -1)):
+            name = f"{'gt' if sign > 0 else 'lt'}_{band}"
+            level = bands[band] * sign
+            # A comparison with NaN is False: nothing leaks before the window is full.
+            beyond = np.concatenate([np.zeros(PAST, dtype=bool), closes * sign > level])
+            windows = np.lib.stride_tricks.sliding_window_view(beyond, PAST)
+            result[f"PASTcloses_{name}_5t"] = windows[: len(closes)].copy()
+            result[f"CURRclose_{name}"] = np.concatenate([[False], closes[1:] * sign > level[:-1]])[
+                : len(closes)
+            ]
+        return result
+
+    def dump(self) -> dict[str, Any]:
+        """Return plain data from which `load` restores."""
+        return {
+            "moments": self._moments.dump(),
+            "recent": [list(row) for row in self._recent],
+            "rt_close": self.rt_close,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore what `dump` returned."""
+        self._moments.load(state["moments"])
+        self._recent = [(row[0], row[1], row[2], row[3], row[4]) for row in state["recent"]]
+        self._levels = self._recent[-1] if self._recent else _UNKNOWN
+        self.rt_close = state["rt_close"]
+        self._compare_past()
+
+
+class RVConditional:
+    """Realised volatility over `window` returns, and its extremes over the `horizon` values before.
+
+    Until `window` returns and `horizon` earlier values were seen, all three are False (0).
+    """
+
+    def __init__(self, window: int = 10, horizon: int = 20, *, interval_ms: int = 60_000) -> None:
+        self.window, self.horizon = window, horizon
+        self.interval_ms = interval_ms
+        self._volatility = RealizedVolatility(window)
+        self._extremes = RollingExtremes(horizon)
+        self._conditions: dict[str, float] = {"currentRV": False, "maxRV": False, "minRV": False}
+        self._seen = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether volatility and its extremes exist."""
+        return self._seen > self.horizon
+
+    def update(self, update: Candle | PriceUpdated | float) -> dict[str, float]:
+        """Return currentRV, maxRV, minRV of the closed candles; a closed candle is folded after."""
+        conditions = self._conditions
+        if not isinstance(update, float | int | PriceUpdated):
+            self.fold(update.open_ms, update.close)
+        return conditions
+
+    def judge(self) -> dict[str, float]:
+        """Return currentRV, maxRV and minRV as of the last closed candle."""
+        return self._conditions
+
+    def fold(self, open_ms: int, close: float) -> None:
+        """Take the close of the candle that opened at `open_ms`."""
+        volatility, extremes = self._volatility, self._extremes
+        has_before = volatility.is_full
+        before = volatility.value
+        volatility.push(open_ms // self.interval_ms, close)
+        if has_before:
+            extremes.push(before)
+        if not volatility.is_full:
+            return
+        self._seen += 1
+        if self._seen > self.horizon:
+            self._conditions = {
+                "currentRV": volatility.value,
+                "maxRV": extremes.highest,
+                "minRV": extremes.lowest,
+            }
+
+    def measure(self, frame: Any) -> "dict[str, Floats]":
+        """Return currentRV, maxRV, minRV of every row, that row folded; NaN until they exist."""
+        import numpy as np
+
+        numbers, closes = _read_frame(frame, self.interval_ms)
+        current = _rolling_volatility(numbers, closes, self.window)
+        highest = np.full(len(closes), np.nan)
+        lowest = highest.copy()
+        if len(closes) > self.horizon:
+            windows = np.lib.stride_tricks.sliding_window_view(current[:-1], self.horizon)
+            highest[self.horizon :] = windows.max(axis=1)
+            lowest[self.horizon :] = windows.min(axis=1)
+        return {"currentRV": current, "maxRV": highest, "minRV": lowest}
+
+    def evaluate(self, frame: Any) -> "dict[str, Floats]":
+        """Return for every row what `update` says of that closed candle; 0 until all three exist."""
+        import numpy as np
+
+        measured = self.measure(frame)
+        is_known = ~np.isnan(measured["maxRV"])
+        result = {}
+        for name, values in measured.items():
+            known = np.where(is_known, values, 0.0)
+            result[name] = np.concatenate([[0.0], known[:-1]])[: len(known)]
+        return result
+
+    def dump(self) -> dict[str, Any]:
+        """Return plain data from which `load` restores."""
+        return {
+            "volatility": self._volatility.dump(),
+            "extremes": self._extremes.dump(),
+            "conditions": [float(value) for value in self._conditions.values()],
+            "seen": self._seen,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore what `dump` returned."""
+        self._volatility.load(state["volatility"])
+        self._extremes.load(state["extremes"])
+        self._conditions = dict(zip(("currentRV", "maxRV", "minRV"), state["conditions"], strict=True))
+        self._seen = state["seen"]
+
+
+def _read_frame(frame: Any, interval_ms: int) -> "tuple[Ints, Floats]":
+    import numpy as np
+
+    names = list(frame.columns) if hasattr(frame, "columns") else list(frame)
+    times = next((name for name in ("open_ms", "startTime") if name in names), None)
+    if times is None or "close" not in names:
+        raise ValueError(f"frame: expected columns close and open_ms (or startTime), got {', '.join(names)}")
+    closes = np.asarray(frame["close"], dtype=np.float64)
+    return np.asarray(frame[times], dtype=np.int64) // interval_ms, closes
+
+
+def _sum_starts(numbers: "Ints", is_settled: "Bools", window: int, first: int) -> "Ints":
+    """Rows where the incremental kernel sums its window anew."""
+    import numpy as np
+
+    anew = (numbers % window == 0) | is_settled
+    anew[:first] = False
+    if len(anew) > first:
+        anew[first] = True
+    return np.flatnonzero(anew)
+
+
+def _lengths(starts: "Ints", rows: int) -> "Ints":
+    import numpy as np
+
+    return np.diff(np.append(starts, rows))
+
+
+def _runs(values: "Floats", window: int) -> "Bools":
+    """Tell per row whether the last `window` values are all equal."""
+    import numpy as np
+
+    changed = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
+    since = np.repeat(changed, _lengths(changed, len(values)))
+    return np.arange(len(values)) - since + 1 >= window
+
+
+def _rolling_moments(numbers: "Ints", closes: "Floats", window: int) -> "tuple[Floats, Floats]":
+    """`RollingMoments` over an array, the same additions in the same order."""
+    import numpy as np
+
+    rows = len(closes)
+    mean, std = np.full(rows, np.nan), np.full(rows, np.nan)
+    if rows < window:
+        return mean, std
+    starts = _sum_starts(numbers, _runs(closes, window), window, window - 1)
+    lengths = _lengths(starts, rows)
+    anchor = closes[starts]
+    total, squares = np.zeros(len(starts)), np.zeros(len(starts))
+    for back in range(window - 1, -1, -1):
+        difference = closes[starts - back] - anchor
+        total += difference
+        squares += difference * difference
+    for step in range(int(lengths.max())):
+        if step:
+            active = lengths > step
+            starts, lengths, anchor = starts[active], lengths[active], anchor[active]
+            new, old = closes[starts + step] - anchor, closes[starts + step - window] - anchor
+            difference = new - old
+            total = total[active] + difference
+            squares = squares[active] + difference * (new + old)
+        mean[starts + step] = anchor + total / window
+        spread = squares - total * total / window
+        std[starts + step] = np.sqrt(np.maximum(spread, 0.0) / (window - 1))
+    return mean, std
+
+
+def _rolling_volatility(numbers: "Ints", closes: "Floats", window: int) -> "Floats":
+    """`RealizedVolatility` over an array, the same additions in the same order."""
+    import numpy as np
+
+    rows = len(closes)
+    result = np.full(rows, np.nan)
+    if rows <= window:
+        return result
+    # numpy's vector logarithm may differ from the scalar one in the last bit.
+    changes = np.array([0.0, *(log(after / before) for before, after in pairwise(closes.tolist()))])
+    values = changes * changes
+    is_quiet = _runs(values != 0.0, window) & (values == 0.0)
+    starts = _sum_starts(numbers, is_quiet, window, window)
+    lengths = _lengths(starts, rows)
+    total = np.zeros(len(starts))
+    for back in range(window - 1, -1, -1):
+        total += values[starts - back]
+    for step in range(int(lengths.max())):
+        if step:
+            active = lengths > step
+            starts, lengths = starts[active], lengths[active]
+            total = total[active] + (values[starts + step] - values[starts + step - window])
+        result[starts + step] = np.sqrt(np.maximum(total, 0.0))
+    return result
