@@ -1,6 +1,5 @@
 """The one gate every order passes."""
 
-from collections import deque
 from decimal import Decimal
 
 import msgspec
@@ -9,7 +8,7 @@ from qmtl.core.account import Account
 from qmtl.core.instrument import Instrument
 from qmtl.core.limits import RiskLimits
 from qmtl.core.money import ZERO, is_on_step
-from qmtl.core.order import OrderIntent, OrderType, PositionSide, Role, Side
+from qmtl.core.order import Order, OrderIntent, OrderType, PositionSide, Role, Side
 from qmtl.core.reason import RefusalCode, TradingState
 
 _BUY = Side.BUY
@@ -42,9 +41,9 @@ APPROVED = Approved()
 class RiskAccount(msgspec.Struct, kw_only=True):
     """What risk looks at: the folded account, the trading state, and the reasons to hold entries back.
 
-    `entry_bans` maps a refusal code to its detail; `blocked` holds symbols with an unsettled order;
-    `open_quantity` is the signed opening quantity still working per symbol; `sent_ms` are exchange times
-    of recent openings.
+    `entry_bans` maps a refusal code (`stale_feed:kline_1m`) to its detail; `blocked` holds symbols with an
+    unsettled order; `working` are the orders still open, protection apart; `sent_ms` are exchange times of
+    recent openings.
     """
 
     account: Account
@@ -53,9 +52,8 @@ class RiskAccount(msgspec.Struct, kw_only=True):
     state_why: str = ""
     entry_bans: dict[str, str] = {}
     blocked: dict[str, str] = {}
-    open_orders: int = 0
-    open_quantity: dict[str, Decimal] = {}
-    sent_ms: deque[int] = msgspec.field(default_factory=deque)
+    working: dict[str, Order] = {}
+    sent_ms: list[int] = []
     now_ms: int = 0
     speed: float = 1.0
 
@@ -139,12 +137,12 @@ def _invalid(detail: str) -> Refused:
 
 
 def _assess_opening(order: OrderIntent, account: RiskAccount, limits: RiskLimits) -> Approved | Refused:
-    if limits.max_open_orders is not None and account.open_orders >= limits.max_open_orders:
-        return Refused(RefusalCode.MAX_OPEN_ORDERS, f"{account.open_orders} orders are open")
+    if limits.max_open_orders is not None and len(account.working) >= limits.max_open_orders:
+        return Refused(RefusalCode.MAX_OPEN_ORDERS, f"{len(account.working)} orders are open")
     if limits.orders_per_minute is not None:
         sent, since = account.sent_ms, account.now_ms - int(_MINUTE_MS * account.speed)
         while sent and sent[0] <= since:
-            sent.popleft()
+            del sent[0]
         if len(sent) >= limits.orders_per_minute:
             return Refused(RefusalCode.ORDERS_PER_MINUTE, f"{len(sent)} orders in the last minute")
     if limits.price_band is None and limits.max_order_notional is None and limits.max_position is None:
@@ -170,10 +168,19 @@ def _assess_notional(order: OrderIntent, account: RiskAccount, limits: RiskLimit
         )
     if limits.max_position is not None:
         signed = order.quantity if order.side is _BUY else -order.quantity
-        working = account.open_quantity.get(order.symbol, ZERO)
-        after = abs(account.account.net_quantity(order.symbol) + working + signed) * price
+        after = abs(_exposure(order.symbol, account) + signed) * price
         if after > limits.max_position:
             return Refused(
                 RefusalCode.MAX_POSITION, f"position notional {after} would be above {limits.max_position}"
             )
     return APPROVED
+
+
+def _exposure(symbol: str, account: RiskAccount) -> Decimal:
+    """Return the signed position plus what working openings would add."""
+    total = account.account.net_quantity(symbol)
+    for order in account.working.values():
+        intent = order.intent
+        if intent.symbol == symbol and not is_reducing(intent, account.account):
+            total += order.remaining if intent.side is _BUY else -order.remaining
+    return total

@@ -28,6 +28,9 @@ class Context(Protocol):
     def elapsed_real_s(self, since_ms: int) -> float:
         """Return real seconds since exchange time `since_ms`: the difference divided by the speed."""
 
+    def wake_in(self, real_s: float) -> None:
+        """Ask for `on_timer` once `real_s` real seconds passed; every time-out a strategy has needs one."""
+
     def instrument(self, symbol: str) -> Instrument:
         """Return the steps and minimums of `symbol`."""
 
@@ -40,8 +43,11 @@ class Context(Protocol):
     def cancel(self, order: Order) -> None:
         """Ask for an order to be cancelled; asking twice is asking once."""
 
-    def refuse(self, gate: str, numbers: dict[str, float] | None = None) -> None:
-        """Record that a signal was there and the strategy's own `gate` (cooldown, ...) kept it back."""
+    def refuse(self, gate: str, numbers: dict[str, float] | None = None, symbol: str = "") -> None:
+        """Record that a signal was there and the strategy's own `gate` (cooldown, ...) kept it back.
+
+        `symbol` is needed only where the strategy trades several.
+        """
 
     def note(self, numbers: dict[str, float]) -> None:
         """Keep the numbers this bar's decision compared, for its recorded reason."""
@@ -69,7 +75,7 @@ class StrategyPort(Protocol):
         """Take a changed status of an own order."""
 
     def on_timer(self, ctx: Context) -> None:
-        """Look at time-outs; called at least every 250 ms of real time while live."""
+        """Look at time-outs; called at the moments asked for by `ctx.wake_in`, and perhaps between."""
 
     def dump_state(self) -> Any:
         """Return plain data (dict, list, str, int, float, None) from which `load_state` restores."""

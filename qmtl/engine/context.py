@@ -1,0 +1,74 @@
+"""What a strategy sees of the engine."""
+
+from bisect import insort
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from qmtl.core.account import Account
+from qmtl.core.instrument import Instrument
+from qmtl.core.order import Order, OrderIntent
+
+if TYPE_CHECKING:
+    from qmtl.engine.engine import Engine
+
+
+class EngineContext:
+    """The strategy's side of one engine; see engine.strategy.Context for each member."""
+
+    __slots__ = ("_engine", "account", "position")
+
+    def __init__(self, engine: "Engine") -> None:
+        """Face `engine`."""
+        self._engine = engine
+        self.account: Account = engine.account
+        self.position = engine.account.position
+
+    @property
+    def now_ms(self) -> int:
+        """See Context."""
+        return self._engine.risk.now_ms
+
+    @property
+    def orders(self) -> Sequence[Order]:
+        """See Context."""
+        return tuple(self._engine.risk.working.values())
+
+    def elapsed_real_s(self, since_ms: int) -> float:
+        """See Context."""
+        risk = self._engine.risk
+        return (risk.now_ms - since_ms) / risk.speed / 1000
+
+    def wake_in(self, real_s: float) -> None:
+        """See Context."""
+        risk = self._engine.risk
+        due = risk.now_ms + int(real_s * 1000 * risk.speed)
+        wakes = self._engine.state.wakes
+        if due not in wakes:
+            insort(wakes, due)
+
+    def instrument(self, symbol: str) -> Instrument:
+        """See Context."""
+        return self._engine.risk.instruments[symbol]
+
+    def submit(self, intent: OrderIntent) -> Order | None:
+        """See Context."""
+        return self._engine.submit(intent)
+
+    def cancel(self, order: Order) -> None:
+        """See Context."""
+        self._engine.cancel(order)
+
+    def refuse(self, gate: str, numbers: dict[str, float] | None = None, symbol: str = "") -> None:
+        """See Context."""
+        engine = self._engine
+        if not engine.is_open:
+            return
+        engine.note_gate(symbol or next(iter(engine.risk.instruments)), gate)
+        if numbers is not None:
+            engine.numbers = numbers
+
+    def note(self, numbers: dict[str, float]) -> None:
+        """See Context."""
+        self._engine.numbers = numbers
+
+

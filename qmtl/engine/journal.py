@@ -1,0 +1,234 @@
+"""The journal: one append-only record per account, in memory or in one SQLite file."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from qmtl.core.event import AnyEvent, IntentRecorded, dump_event, parse_event
+from qmtl.core.order import BrokerageError
+from qmtl.engine.segments import SegmentError, read_records, seal_days
+
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE records(
+  seq INTEGER PRIMARY KEY, ts_ms INTEGER NOT NULL, type TEXT NOT NULL, client_order_id TEXT, body BLOB NOT NULL);
+CREATE INDEX records_order ON records(client_order_id) WHERE client_order_id IS NOT NULL;
+CREATE UNIQUE INDEX records_intent ON records(client_order_id) WHERE type = 'IntentRecorded';
+CREATE INDEX records_type ON records(type, seq) WHERE type NOT IN ('PriceUpdated', 'MarkPriceUpdated');
+CREATE TABLE epochs(epoch TEXT PRIMARY KEY, opened_ms INTEGER NOT NULL, after_seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE snapshots(seq INTEGER PRIMARY KEY, ts_ms INTEGER NOT NULL, hash TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE segments(
+  day INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, rows INTEGER NOT NULL,
+  file TEXT NOT NULL, digest TEXT NOT NULL);
+"""
+
+
+class JournalError(BrokerageError):
+    """The journal is not durable, not ours, or not readable; nothing was sent."""
+
+
+class MemoryJournal:
+    """A journal that is a list; durable as long as the process."""
+
+    def __init__(self, epoch: str = "memory") -> None:
+        """Start empty."""
+        self.epoch = epoch
+        self.events: list[AnyEvent] = []
+        self.append = self.events.append
+        self.extend = self.events.extend
+
+    def commit(self) -> None:
+        """Nothing to do."""
+
+    def read(self, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
+        """See ports.EventJournal; seq counts from 1."""
+        yield from enumerate(self.events[after_seq:], after_seq + 1)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class SqliteJournal:
+    """One SQLite file (WAL, synchronous=FULL): a committed group is on disk when `commit` returns."""
+
+    def __init__(self, path: Path, epoch: str, *, account: str = "", opened_ms: int = 0) -> None:
+        """Open or create; every opening adds an epoch. JournalError names what does not fit.
+
+        A journal belongs to one account; another account's is refused, and so is one written by a newer program.
+        """
+        self.path = path
+        self.epoch = epoch
+        self._buffer: list[tuple[int, int, str, str | None, bytes]] = []
+        self._db = _open(path, account)
+        self._seq = self._last_seq()
+        try:
+            self._db.execute("INSERT INTO epochs VALUES (?, ?, ?)", (epoch, opened_ms, self._seq))
+            self._db.execute("COMMIT") if self._db.in_transaction else None
+        except sqlite3.Error as error:
+            raise _failure(path, error) from error
+
+    @property
+    def seq(self) -> int:
+        """Number of the last appended record."""
+        return self._seq
+
+    def append(self, event: AnyEvent) -> None:
+        """See ports.EventJournal."""
+        self._seq += 1
+        key = getattr(event, "client_order_id", None)
+        self._buffer.append((self._seq, event.ts_ms, type(event).__name__, key or None, dump_event(event)))
+
+    def extend(self, events: Iterable[AnyEvent]) -> None:
+        """See ports.EventJournal."""
+        for event in events:
+            self.append(event)
+
+    @property
+    def pending(self) -> int:
+        """How many appended records are not yet durable."""
+        return len(self._buffer)
+
+    def commit(self) -> None:
+        """See ports.EventJournal: one transaction, on disk when this returns."""
+        if not self._buffer:
+            return
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", self._buffer)
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise _failure(self.path, error) from error
+        self._buffer.clear()
+
+    def read(self, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
+        """See ports.EventJournal; sealed segments are read in their place."""
+        self.commit()
+        yield from read_events(self._db, self.path, after_seq)
+
+    def snapshot(self) -> tuple[int, bytes] | None:
+        """Return (seq, body) of the newest snapshot, or None."""
+        row = self._db.execute("SELECT seq, body FROM snapshots ORDER BY seq DESC LIMIT 1").fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def store_snapshot(self, body: bytes, digest: str, ts_ms: int) -> None:
+        """Keep the engine's state as of the last appended record; older snapshots but one go."""
+        self.commit()
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", (self._seq, ts_ms, digest, body))
+            self._db.execute(
+                "DELETE FROM snapshots WHERE seq NOT IN (SELECT seq FROM snapshots ORDER BY seq DESC LIMIT 2)"
+            )
+            self._db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise _failure(self.path, error) from error
+
+    def seal(self, before_day: int) -> None:
+        """Move market data of UTC days before `before_day` that a snapshot covers into sealed segments."""
+        self.commit()
+        newest = self.snapshot()
+        if newest is not None:
+            seal_days(self._db, self.path, before_day, newest[0])
+
+    def intents(self) -> Iterator[IntentRecorded]:
+        """Yield every intent ever recorded, in order."""
+        self.commit()
+        for (body,) in self._db.execute("SELECT body FROM records WHERE type = 'IntentRecorded' ORDER BY seq"):
+            event = parse_event(body)
+            if isinstance(event, IntentRecorded):
+                yield event
+
+    def history(self, client_order_id: str) -> Iterator[tuple[int, AnyEvent]]:
+        """Yield (seq, event) of everything recorded about one order."""
+        self.commit()
+        query = "SELECT seq, body FROM records WHERE client_order_id = ? ORDER BY seq"
+        for seq, body in self._db.execute(query, (client_order_id,)):
+            yield seq, parse_event(body)
+
+    def backup(self, target: Path) -> None:
+        """Copy the committed journal to `target` while it is in use."""
+        self.commit()
+        copy = sqlite3.connect(target)
+        try:
+            self._db.backup(copy)
+        finally:
+            copy.close()
+
+    def close(self) -> None:
+        """See ports.EventJournal."""
+        self.commit()
+        self._db.close()
+
+    def _last_seq(self) -> int:
+        row = self._db.execute(
+            "SELECT max((SELECT coalesce(max(seq), 0) FROM records),"
+            " (SELECT coalesce(max(last_seq), 0) FROM segments), (SELECT coalesce(max(seq), 0) FROM snapshots))"
+        ).fetchone()
+        return int(row[0])
+
+
+def read_events(db: sqlite3.Connection, path: Path, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
+    """Yield (seq, event) of the journal at `path`; JournalError when a record or segment is damaged."""
+    try:
+        for seq, body in read_records(db, path, after_seq):
+            yield seq, parse_event(body)
+    except (SegmentError, msgspec.DecodeError) as error:
+        message = f"{path}: {error}"
+        raise JournalError(message) from error
+
+
+def open_journal(path: Path) -> sqlite3.Connection:
+    """Open an existing journal read-only; JournalError when it is none, or of another version."""
+    if not path.is_file():
+        message = f"{path}: no such journal"
+        raise JournalError(message)
+    try:
+        db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
+        _check_version(db, path)
+    except sqlite3.Error as error:
+        raise _failure(path, error) from error
+    return db
+
+
+def _open(path: Path, account: str) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        db = sqlite3.connect(path, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
+            db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
+            db.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+            db.execute("INSERT INTO meta VALUES ('account', ?)", (account,))
+        _check_version(db, path)
+        owner = db.execute("SELECT value FROM meta WHERE key = 'account'").fetchone()
+    except sqlite3.Error as error:
+        raise _failure(path, error) from error
+    if account and owner is not None and owner[0] and owner[0] != account:
+        message = f"{path}: this journal is of account {owner[0]}, not {account}"
+        raise JournalError(message)
+    return db
+
+
+def _check_version(db: sqlite3.Connection, path: Path) -> None:
+    try:
+        row = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    except sqlite3.Error as error:
+        message = f"{path}: not a qmtl journal ({error})"
+        raise JournalError(message) from error
+    version = int(row[0])
+    if version > SCHEMA_VERSION:
+        message = f"{path}: written by a newer qmtl (journal version {version}, this one reads up to {SCHEMA_VERSION})"
+        raise JournalError(message)
+
+
+def _failure(path: Path, error: sqlite3.Error) -> JournalError:
+    return JournalError(f"{path}: {error}")

@@ -1,0 +1,126 @@
+"""The engine's orders: where each stands, moved only along the transition table."""
+
+from qmtl.core.event import OrderFilled, OrderReport
+from qmtl.core.order import (
+    DONE,
+    TRANSITIONS,
+    Order,
+    OrderIntent,
+    OrderStatus,
+    Role,
+)
+from qmtl.engine.state import FINISHED_KEPT, EngineState
+
+_ACCEPTED = OrderStatus.ACCEPTED
+_FILLED = OrderStatus.FILLED
+_PARTIAL = OrderStatus.PARTIALLY_FILLED
+_PENDING_CANCEL = OrderStatus.PENDING_CANCEL
+_UNKNOWN = OrderStatus.UNKNOWN
+_PROTECTION = Role.PROTECTION
+_EARLY = frozenset({OrderStatus.INITIALIZED, OrderStatus.SUBMITTED, OrderStatus.UNKNOWN})
+
+
+class Orders:
+    """Working, protecting and ended orders over one EngineState."""
+
+    def __init__(self, state: EngineState) -> None:
+        """Look at the orders of `state`; nothing is copied."""
+        self._state = state
+        self._working = state.risk.working
+        self._protections = state.protections
+        self._finished = state.finished
+
+    def add(self, order: Order) -> None:
+        """Keep a new order."""
+        book = self._protections if order.intent.role is _PROTECTION else self._working
+        book[order.client_order_id] = order
+
+    def find(self, client_order_id: str) -> Order | None:
+        """Return an order, also one that ended lately, or None."""
+        return (
+            self._working.get(client_order_id)
+            or self._protections.get(client_order_id)
+            or self._finished.get(client_order_id)
+        )
+
+    def is_stale_news(self, order: Order, status: OrderStatus) -> bool:
+        """Tell whether `status` repeats or is older than what is known: the ack that lost a race."""
+        return status is order.status or (status is _ACCEPTED and order.status not in _EARLY)
+
+    def move(self, order: Order, status: OrderStatus, ts_ms: int, reason: str = "") -> bool:
+        """Move `order` to `status`; False and no change where the table forbids it."""
+        if status not in TRANSITIONS[order.status]:
+            return False
+        was_unknown = order.status is _UNKNOWN
+        order.status = status
+        order.updated_ms = ts_ms
+        if reason:
+            order.reason = reason
+        symbol = order.intent.symbol
+        if status is _UNKNOWN:
+            self._state.risk.blocked[symbol] = f"order {order.client_order_id} is unsettled: {reason}"
+        elif was_unknown and not any(
+            other.status is _UNKNOWN and other.intent.symbol == symbol for other in self.open()
+        ):
+            self._state.risk.blocked.pop(symbol, None)
+        if status in DONE:
+            self._finish(order)
+        return True
+
+    def fold_fill(self, order: Order, fill: OrderFilled, *, is_flat: bool) -> OrderStatus:
+        """Add a fill's quantity, value and fee; return the state the order must move to."""
+        order.trade_ids.append(fill.trade_id)
+        order.filled += fill.quantity
+        order.filled_value += fill.quantity * fill.price
+        order.fee += fill.fee
+        if fill.venue_order_id:
+            order.venue_order_id = fill.venue_order_id
+        # A closePosition order closes whatever is open, be it more or less than when it was written.
+        if order.filled >= order.intent.quantity or (order.intent.close_position and is_flat):
+            return _FILLED
+        if order.status is _PENDING_CANCEL or order.status in DONE:
+            return order.status
+        return _PARTIAL
+
+    def open(self) -> list[Order]:
+        """Return working and protecting orders."""
+        return [*self._working.values(), *self._protections.values()]
+
+    def adopt(self, report: OrderReport, ts_ms: int) -> Order:
+        """Keep an order of ours that only the venue still knew."""
+        role = Role.PROTECTION if report.close_position else Role.EXIT if report.reduce_only else Role.ENTRY
+        intent = OrderIntent(
+            symbol=report.symbol,
+            side=report.side,
+            quantity=report.quantity,
+            type=report.type,
+            limit_price=report.limit_price,
+            stop_price=report.stop_price,
+            reduce_only=report.reduce_only,
+            close_position=report.close_position,
+            position_side=report.position_side,
+            role=role,
+            why="adopted from the venue",
+        )
+        order = Order(
+            client_order_id=report.client_order_id,
+            intent=intent,
+            ordinal=0,
+            created_ms=ts_ms,
+            updated_ms=ts_ms,
+            status=report.status,
+            venue_order_id=report.venue_order_id,
+            filled=report.filled,
+            filled_value=report.filled * report.average_price,
+        )
+        self.add(order)
+        return order
+
+    def _finish(self, order: Order) -> None:
+        key = order.client_order_id
+        self._working.pop(key, None)
+        self._protections.pop(key, None)
+        finished = self._finished
+        finished[key] = order
+        if len(finished) > FINISHED_KEPT:
+            del finished[next(iter(finished))]

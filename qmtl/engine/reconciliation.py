@@ -1,0 +1,148 @@
+"""Our fold of the account against the venue's own statement of it."""
+
+from decimal import Decimal
+from typing import TYPE_CHECKING
+
+from qmtl.core.event import AccountReconciled, AccountUpdated, OrderFilled, PositionReport, RequestReconcile
+from qmtl.core.money import ZERO
+from qmtl.core.order import UNSETTLED, PositionSide
+from qmtl.core.order_payload import CLIENT_ORDER_PREFIX
+from qmtl.core.reason import TradingState
+
+if TYPE_CHECKING:
+    from qmtl.engine.engine import Engine
+
+DRIFT_S = 15.0
+"""Account messages overtake fills; a difference that lasts longer is drift."""
+
+ROUNDING = Decimal("0.01")
+"""The venue rounds each realised profit; a wallet difference up to here is that and is adopted."""
+
+_ID_LENGTH = 27
+
+
+class Reconciliation:
+    """Compares, adopts the venue's truth, and names every difference the journal cannot explain."""
+
+    def __init__(self, engine: "Engine") -> None:
+        """Reconcile `engine`'s state."""
+        self._engine = engine
+        self._state = engine.state
+        self._risk = engine.risk
+        self._account = engine.account
+
+    def on_account(self, event: AccountUpdated) -> None:
+        """Remember where the venue's positions differ from ours; `on_timer` judges after DRIFT_S."""
+        for report in event.positions:
+            key = _key(report)
+            held = self._account.positions.get(key)
+            ours = held.quantity if held is not None else ZERO
+            if ours == report.quantity:
+                self._state.drifts.pop(key, None)
+            elif key not in self._state.drifts or self._state.drifts[key][0] != report.quantity:
+                self._state.drifts[key] = (report.quantity, event.ts_ms)
+                self._engine.context.wake_in(DRIFT_S)
+
+    def forget_settled_drifts(self) -> None:
+        """Drop differences that a fill has just explained."""
+        for key, (quantity, _) in list(self._state.drifts.items()):
+            held = self._account.positions.get(key)
+            if (held.quantity if held is not None else ZERO) == quantity:
+                del self._state.drifts[key]
+
+    def on_timer(self) -> None:
+        """Ask the venue for everything when a difference has lasted."""
+        for key, (quantity, since_ms) in list(self._state.drifts.items()):
+            if (self._risk.now_ms - since_ms) / self._risk.speed / 1000 >= DRIFT_S:
+                del self._state.drifts[key]
+                self._engine.command(RequestReconcile(f"{key}: venue says {quantity}"))
+
+    def on_foreign_fill(self, fill: OrderFilled) -> None:
+        """A fill of an order this journal never wrote: book it, for it is real, and stop entering."""
+        position = self._account.position(fill.symbol, fill.position_side)
+        fee = fill.fee if fill.fee_asset == self._account.asset else ZERO
+        self._account.fill(position, fill.side, fill.quantity, fill.price, fee, fill.ts_ms)
+        self._account.check_conservation()
+        what = f"{fill.side} {fill.quantity} {fill.symbol} @ {fill.price} by {fill.client_order_id or 'no id'}"
+        self._engine.error("foreign_fill", what, fill.client_order_id)
+        self._reduce(f"a fill not ours: {what}")
+        self._engine.guard.on_position(position)
+
+    def on_reconciled(self, event: AccountReconciled) -> None:
+        """Take the venue's whole truth; the first one of an empty journal is simply the start."""
+        is_first = not self._state.has_account
+        self._state.has_account = True
+        self._state.drifts.clear()
+        self._compare_positions(event, is_first=is_first)
+        self._compare_wallet(event, is_first=is_first)
+        missing = self._compare_orders(event)
+        self._account.check_conservation()
+        if missing:
+            self._engine.command(RequestReconcile(f"orders not at the venue: {', '.join(missing)}"))
+            return
+        self._risk.entry_bans.pop("not_reconciled", None)
+        self._engine.guard.adopt_stops()
+
+    def _compare_positions(self, event: AccountReconciled, *, is_first: bool) -> None:
+        stated = {_key(report): report for report in event.positions}
+        for key, held in list(self._account.positions.items()):
+            if held.quantity and key not in stated:
+                stated[key] = PositionReport(held.symbol, ZERO, ZERO, held.side)
+        for key, report in stated.items():
+            position = self._account.position(report.symbol, report.side)
+            if position.quantity == report.quantity:
+                continue
+            was = position.quantity
+            cost = report.quantity * report.entry_price
+            self._account.flow += position.cost - cost
+            position.quantity, position.cost = report.quantity, cost
+            position.opened_ms = event.ts_ms if report.quantity else 0
+            if is_first:
+                continue
+            what = f"{key}: journal says {was}, venue says {report.quantity}"
+            self._engine.error("position_drift", what)
+            self._reduce(f"position drift: {what}")
+
+    def _compare_wallet(self, event: AccountReconciled, *, is_first: bool) -> None:
+        for balance in event.balances:
+            if balance.asset != self._account.asset:
+                continue
+            difference = balance.wallet - self._account.wallet
+            if not difference:
+                continue
+            self._account.transfer(difference)
+            self._engine.guard.on_transfer(difference)
+            if not is_first and abs(difference) > ROUNDING:
+                what = f"wallet: journal and venue differ by {difference} {balance.asset}"
+                self._engine.error("wallet_drift", what)
+                self._reduce(what)
+
+    def _compare_orders(self, event: AccountReconciled) -> list[str]:
+        stated = {report.client_order_id: report for report in event.orders}
+        orders = self._engine.orders
+        for key, report in stated.items():
+            known = orders.find(key)
+            if known is not None:
+                if report.venue_order_id:
+                    known.venue_order_id = report.venue_order_id
+                continue
+            if key.startswith(CLIENT_ORDER_PREFIX) and len(key) == _ID_LENGTH:
+                orders.adopt(report, event.ts_ms)
+            elif key not in self._state.foreign_orders:
+                self._state.foreign_orders.append(key)
+                what = f"{report.side} {report.quantity} {report.symbol} {key or report.venue_order_id}"
+                self._engine.error("foreign_order", what, key)
+                self._reduce(f"an open order not ours: {what}")
+        return [
+            order.client_order_id
+            for order in orders.open()
+            if order.client_order_id not in stated and order.status not in UNSETTLED
+        ]
+
+    def _reduce(self, why: str) -> None:
+        if self._risk.state is TradingState.ACTIVE:
+            self._engine.set_state(TradingState.REDUCING, "engine", why)
+
+
+def _key(report: PositionReport) -> str:
+    return report.symbol if report.side is PositionSide.BOTH else f"{report.symbol}:{report.side}"

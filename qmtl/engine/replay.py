@@ -1,0 +1,115 @@
+"""Rebuilding state from a journal: crash recovery, and the proof that nothing was decided differently."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from qmtl.core.event import INPUTS, AnyEvent, SessionSetup, SessionStarted, dump_event
+from qmtl.engine.engine import Engine
+from qmtl.engine.strategy import StrategyPort
+
+Build = Callable[[SessionSetup], StrategyPort]
+"""Makes the strategy a session was started with."""
+
+
+class DivergenceError(Exception):
+    """Replaying decided something else than what is recorded; the message names the record."""
+
+
+class Replayed(msgspec.Struct):
+    """An engine rebuilt up to `seq`, and how much it read."""
+
+    engine: Engine
+    seq: int
+    inputs: int
+    records: int
+
+
+class _Comparing:
+    """A journal that writes nothing and demands that every decision equal the recorded one."""
+
+    def __init__(self) -> None:
+        self.epoch = ""
+        self.expected: Iterator[tuple[int, AnyEvent]] = iter(())
+        self.seq = 0
+        self.records = 0
+        self.is_input = False
+        self._peeked: tuple[int, AnyEvent] | None = None
+
+    def next(self) -> tuple[int, AnyEvent] | None:
+        if self._peeked is not None:
+            peeked, self._peeked = self._peeked, None
+            return peeked
+        return next(self.expected, None)
+
+    def append(self, event: AnyEvent) -> None:
+        if self.is_input:
+            self.is_input = False
+            return
+        found = self.next()
+        if found is None:
+            # The journal was cut inside a group: what was decided after its last record is decided again.
+            self.seq += 1
+            return
+        seq, recorded = found
+        if recorded != event and dump_event(recorded) != dump_event(event):
+            message = f"record {seq}: journal has {recorded}, replay made {event}"
+            raise DivergenceError(message)
+        self.seq = seq
+        self.records += 1
+
+    def extend(self, events: Iterable[AnyEvent]) -> None:
+        for event in events:
+            self.append(event)
+
+    def commit(self) -> None:
+        """Nothing is written."""
+
+    def read(self, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
+        """Nothing is kept."""
+        del after_seq
+        return iter(())
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def replay(
+    records: Iterable[tuple[int, AnyEvent]],
+    build: Build,
+    *,
+    snapshot: tuple[int, bytes, SessionSetup] | None = None,
+    until_seq: int | None = None,
+) -> Replayed | None:
+    """Fold `records` (after the snapshot, if one is given); None when there is nothing to fold.
+
+    Every recorded decision is compared with the one made now. Raises DivergenceError on the first that
+    differs, and when the journal does not start with a session.
+    """
+    journal = _Comparing()
+    journal.expected = iter(records)
+    engine: Engine | None = None
+    if snapshot is not None:
+        journal.seq, body, setup = snapshot
+        engine = Engine(build(setup), journal)
+        engine.restore(body)
+    inputs = 0
+    while (found := journal.next()) is not None:
+        seq, event = found
+        if until_seq is not None and seq > until_seq:
+            break
+        if not isinstance(event, INPUTS):
+            message = f"record {seq}: journal has {event}, replay made nothing"
+            raise DivergenceError(message)
+        if engine is None:
+            if not isinstance(event, SessionStarted):
+                message = f"record {seq}: a journal starts with a session, not with {type(event).__name__}"
+                raise DivergenceError(message)
+            engine = Engine(build(event.setup), journal)
+        journal.seq = seq
+        journal.is_input = True
+        engine.process(event)
+        inputs += 1
+    if engine is None:
+        return None
+    return Replayed(engine, journal.seq, inputs, journal.records)

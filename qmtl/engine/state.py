@@ -1,0 +1,90 @@
+"""Everything the engine knows: plain data, so that it can be stored, restored and hashed."""
+
+import hashlib
+from decimal import Decimal
+
+import msgspec
+
+from qmtl.core.event import SessionSetup
+from qmtl.core.money import ZERO
+from qmtl.core.order import Order
+from qmtl.engine.risk import RiskAccount
+
+FINISHED_KEPT = 256
+"""Ended orders kept in memory, so that a late fill still finds its order."""
+
+ENTERED, EXITED, REFUSED = 1, 2, 4
+
+
+class Protection(msgspec.Struct):
+    """The venue-side stop of one position: since when it is owed, and the order that gives it."""
+
+    owed_since_ms: int
+    client_order_id: str = ""
+    entry_price: Decimal = ZERO
+
+
+class Flatten(msgspec.Struct):
+    """A running FLATTEN: who asked and when the last round of closing orders went out."""
+
+    who: str
+    sent_ms: int
+    rounds: int = 1
+
+
+class BarNotes(msgspec.Struct):
+    """What happened in the forming bar so far: a mask of ENTERED, EXITED, REFUSED, and why."""
+
+    acted: int = 0
+    gate: str = ""
+
+
+class EngineState(msgspec.Struct, kw_only=True):
+    """The folded truth of one account and one strategy.
+
+    `drifts` maps a position key to the venue's quantity and since when it differs from ours; `wakes` are
+    the exchange times the strategy asked for; `strategy` is the strategy's own dumped state in snapshots.
+    """
+
+    risk: RiskAccount
+    setup: SessionSetup | None = None
+    epoch: str = ""
+    domain: str = ""
+    ordinal: int = 0
+    bars: int = 0
+    protections: dict[str, Order] = {}
+    finished: dict[str, Order] = {}
+    cancel_wanted: list[str] = []
+    notes: dict[str, BarNotes] = {}
+    guard: dict[str, Protection] = {}
+    flatten: Flatten | None = None
+    drifts: dict[str, tuple[Decimal, int]] = {}
+    foreign_orders: list[str] = []
+    wakes: list[int] = []
+    has_account: bool = False
+    has_mark_feed: bool = False
+    state_who: str = ""
+    day: int = -1
+    day_start_equity: Decimal = ZERO
+    peak_equity: Decimal = ZERO
+    strategy: object = None
+
+
+# Insertion order is kept, not sorted: it decides in which order orders are cancelled and forgotten, so it
+# is part of the state. The state therefore holds no sets.
+_ENCODER = msgspec.msgpack.Encoder()
+
+
+def dump_state(state: EngineState) -> bytes:
+    """Encode the whole state; equal states give equal bytes."""
+    return _ENCODER.encode(state)
+
+
+def parse_state(body: bytes) -> EngineState:
+    """Decode what `dump_state` wrote."""
+    return msgspec.msgpack.decode(body, type=EngineState)
+
+
+def hash_state(state: EngineState) -> str:
+    """Return BLAKE2b-128 (hex) over orders, positions, balances, trading state and strategy state."""
+    return hashlib.blake2b(dump_state(state), digest_size=16).hexdigest()
