@@ -415,4 +415,5 @@ def dump_event(event: Event) -> bytes:
 
 def parse_event(body: bytes) -> AnyEvent:
     """Decode what `dump_event` wrote; msgspec.ValidationError when it is something else."""
-    return _DECODER.decode(body)
+    event: AnyEvent = _DECODER.decode(body)
+    return event

@@ -122,7 +122,9 @@ def _normalise_quantity(order: dict[str, Any]) -> None:
     if number < ZERO:
         if order["side"] != Side.SELL:
             _fail("quantity", f"negative ({order['quantity']!r}) is only allowed with SELL")
-        order["quantity"] = -order["quantity"] if not isinstance(order["quantity"], str) else dump_decimal(-number)
+        order["quantity"] = (
+            -order["quantity"] if not isinstance(order["quantity"], str) else dump_decimal(-number)
+        )
 
 
 def _normalise_type(order: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+import random
 import time
 
 
@@ -93,3 +94,7 @@ class VirtualClock:
     def set_now_ms(self, now_ms: int) -> None:
         """Move exchange time forward to `now_ms` without waking anybody: for drivers of recorded events."""
         self._real_ms = max(self._real_ms, (now_ms - self._origin_ms) / self.speed)
+
+
+class SeededRandom(random.Random):
+    """Randomness that repeats with its seed; see ports.Random."""

@@ -70,5 +70,3 @@ class EngineContext:
     def note(self, numbers: dict[str, float]) -> None:
         """See Context."""
         self._engine.numbers = numbers
-
-

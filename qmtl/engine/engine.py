@@ -14,7 +14,7 @@ from qmtl.engine.guard import Guard
 from qmtl.engine.orders import Orders
 from qmtl.engine.ports import EventJournal
 from qmtl.engine.reconciliation import Reconciliation
-from qmtl.engine.risk import APPROVED, RiskAccount, assess, is_reducing
+from qmtl.engine.risk import Approved, RiskAccount, assess, is_reducing
 from qmtl.engine.state import (
     ENTERED,
     EXITED,
@@ -41,7 +41,9 @@ _CLOCK_LIMIT_MS = 1_000
 class Engine:
     """One account, one strategy, one journal: `process` folds an event and returns what to do."""
 
-    def __init__(self, strategy: StrategyPort, journal: EventJournal, state: EngineState | None = None) -> None:
+    def __init__(
+        self, strategy: StrategyPort, journal: EventJournal, state: EngineState | None = None
+    ) -> None:
         """Start from `state` (a restored snapshot) or from nothing."""
         self.strategy = strategy
         self.journal = journal
@@ -102,8 +104,7 @@ class Engine:
         """
         self._append(event)
         risk = self.risk
-        if event.ts_ms > risk.now_ms:
-            risk.now_ms = event.ts_ms
+        risk.now_ms = max(risk.now_ms, event.ts_ms)
         self._handlers[event.__class__](event)
         commands = self._commands
         if commands:
@@ -133,6 +134,11 @@ class Engine:
         self.state.strategy = None
         return body
 
+    def attach(self, journal: EventJournal) -> None:
+        """Write to `journal` from now on: recovery replays against one journal and goes on in another."""
+        self.journal = journal
+        self._append = journal.append
+
     def restore(self, body: bytes) -> None:
         """Continue from what `snapshot` returned."""
         state = parse_state(body)
@@ -151,7 +157,9 @@ class Engine:
     def needs_timer(self) -> bool:
         """Tell whether something is waiting for time to pass."""
         state = self.state
-        return bool(self.risk.working or state.flatten or state.drifts or state.wakes or self.guard.is_waiting)
+        return bool(
+            self.risk.working or state.flatten or state.drifts or state.wakes or self.guard.is_waiting
+        )
 
     # --- market ------------------------------------------------------------------------------------
 
@@ -175,13 +183,17 @@ class Engine:
         gate = ""
         if notes is not None and notes.acted:
             acted = notes.acted
-            reason = Reason.ENTERED if acted & ENTERED else Reason.EXITED if acted & EXITED else Reason.REFUSED
+            reason = (
+                Reason.ENTERED if acted & ENTERED else Reason.EXITED if acted & EXITED else Reason.REFUSED
+            )
             gate = notes.gate if reason is Reason.REFUSED else ""
         else:
             held = self.account.positions.get(symbol)
             if held is not None and held.quantity:
                 reason = Reason.HOLDING
-            elif self.risk.state is not _ACTIVE or (self.risk.entry_bans and not bar.refilled and not bar.warmup):
+            elif self.risk.state is not _ACTIVE or (
+                self.risk.entry_bans and not bar.refilled and not bar.warmup
+            ):
                 reason = Reason.NOT_TRADING
                 gate = self.risk.state_why or next(iter(self.risk.entry_bans), "")
             elif bar.refilled:
@@ -235,14 +247,19 @@ class Engine:
             raise RuntimeError(message)
         verdict = assess(intent, risk, setup.limits)
         now = risk.now_ms
-        if verdict is not APPROVED:
+        if not isinstance(verdict, Approved):
             self._append(ev.IntentRefused(now, verdict.code, verdict.detail, intent))
             self.note_gate(intent.symbol, verdict.code)
             return None
         state.ordinal = ordinal = state.ordinal + 1
         key = mint_client_order_id(state.epoch, setup.world, self.strategy.name, ordinal, intent)
         order = Order(
-            client_order_id=key, intent=intent, ordinal=ordinal, created_ms=now, updated_ms=now, status=_SUBMITTED
+            client_order_id=key,
+            intent=intent,
+            ordinal=ordinal,
+            created_ms=now,
+            updated_ms=now,
+            status=_SUBMITTED,
         )
         self.orders.add(order)
         self._append(ev.IntentRecorded(now, key, ordinal, intent))

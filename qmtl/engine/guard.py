@@ -32,7 +32,9 @@ UNPROTECTED_S = 30.0
 
 FLATTEN_ROUND_S = 5.0
 _RETRY_S = 1.0
-_WHOLE = frozenset(field for field in RiskLimits.__struct_fields__ if field in {"max_open_orders", "orders_per_minute"})
+_WHOLE = frozenset(
+    field for field in RiskLimits.__struct_fields__ if field in {"max_open_orders", "orders_per_minute"}
+)
 
 
 class Guard:
@@ -85,10 +87,12 @@ class Guard:
                 guard.client_order_id = ""
                 guard.owed_since_ms = self._risk.now_ms
                 self._wake(_RETRY_S)
-                self._engine.command(RaiseAlert("unprotected_position", f"{key}: {order.reason or order.status}"))
+                self._engine.command(
+                    RaiseAlert("unprotected_position", f"{key}: {order.reason or order.status}")
+                )
 
     def adopt_stops(self) -> None:
-        """After a reconciliation: match stops to positions, place what is missing, cancel what is left over."""
+        """After a reconciliation: match stops to positions, place what is missing, cancel the rest."""
         setup = self._state.setup
         if setup is None or setup.catastrophe_stop is None:
             return
@@ -102,7 +106,9 @@ class Guard:
             if position is None or order.intent.side is not closing:
                 self._engine.cancel(order)
             elif guard is None or guard.client_order_id not in self._state.protections:
-                self._state.guard[key] = Protection(self._risk.now_ms, order.client_order_id, position.entry_price)
+                self._state.guard[key] = Protection(
+                    self._risk.now_ms, order.client_order_id, position.entry_price
+                )
         for key in list(self._state.guard):
             if key not in wanted:
                 del self._state.guard[key]
@@ -118,7 +124,11 @@ class Guard:
         entry = position.entry_price
         is_long = position.quantity > 0
         # Rounded toward the entry: the stop is never farther than the fraction allows.
-        stop = instrument.ceil_price(entry * (1 - fraction)) if is_long else instrument.floor_price(entry * (1 + fraction))
+        stop = (
+            instrument.ceil_price(entry * (1 - fraction))
+            if is_long
+            else instrument.floor_price(entry * (1 + fraction))
+        )
         order = self._engine.submit(
             OrderIntent(
                 symbol=position.symbol,
@@ -152,7 +162,9 @@ class Guard:
             waited_s = self._elapsed_s(guard.owed_since_ms)
             position = self._account.positions[key]
             if waited_s >= UNPROTECTED_S and self._state.flatten is None:
-                self._engine.error("unprotected_position", f"{key} had no stop at the venue for {waited_s:.0f} s")
+                self._engine.error(
+                    "unprotected_position", f"{key} had no stop at the venue for {waited_s:.0f} s"
+                )
                 self.flatten("engine", f"{key} had no stop at the venue for {waited_s:.0f} s")
             elif not guard.client_order_id and position.quantity and waited_s >= _RETRY_S:
                 self._place(position, guard, setup.catastrophe_stop)
@@ -216,7 +228,8 @@ class Guard:
         elif limits.max_drawdown is not None and state.peak_equity > ZERO:
             fall = (state.peak_equity - equity) / state.peak_equity
             if fall >= limits.max_drawdown:
-                why = f"max_drawdown: {fall:.4f} of {limits.max_drawdown} below the peak {state.peak_equity:.2f}"
+                peak = f"the peak {state.peak_equity:.2f}"
+                why = f"max_drawdown: {fall:.4f} of {limits.max_drawdown} below {peak}"
                 self._engine.set_state(TradingState.REDUCING, "risk", why)
 
     def on_transfer(self, amount: Decimal) -> None:
@@ -239,7 +252,9 @@ class Guard:
         if setup is None:
             return
         if event.name not in RiskLimits.__struct_fields__:
-            self._engine.error("unknown_limit", f"{event.name}; known: {', '.join(RiskLimits.__struct_fields__)}")
+            self._engine.error(
+                "unknown_limit", f"{event.name}; known: {', '.join(RiskLimits.__struct_fields__)}"
+            )
             return
         value: Decimal | int | None = None
         if event.value is not None:

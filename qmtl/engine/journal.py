@@ -15,12 +15,15 @@ SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE records(
-  seq INTEGER PRIMARY KEY, ts_ms INTEGER NOT NULL, type TEXT NOT NULL, client_order_id TEXT, body BLOB NOT NULL);
+  seq INTEGER PRIMARY KEY, ts_ms INTEGER NOT NULL, type TEXT NOT NULL, client_order_id TEXT,
+  body BLOB NOT NULL);
 CREATE INDEX records_order ON records(client_order_id) WHERE client_order_id IS NOT NULL;
 CREATE UNIQUE INDEX records_intent ON records(client_order_id) WHERE type = 'IntentRecorded';
 CREATE INDEX records_type ON records(type, seq) WHERE type NOT IN ('PriceUpdated', 'MarkPriceUpdated');
-CREATE TABLE epochs(epoch TEXT PRIMARY KEY, opened_ms INTEGER NOT NULL, after_seq INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE snapshots(seq INTEGER PRIMARY KEY, ts_ms INTEGER NOT NULL, hash TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE epochs(
+  epoch TEXT PRIMARY KEY, opened_ms INTEGER NOT NULL, after_seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE snapshots(
+  seq INTEGER PRIMARY KEY, ts_ms INTEGER NOT NULL, hash TEXT NOT NULL, body BLOB NOT NULL);
 CREATE TABLE segments(
   day INTEGER PRIMARY KEY, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, rows INTEGER NOT NULL,
   file TEXT NOT NULL, digest TEXT NOT NULL);
@@ -58,7 +61,7 @@ class SqliteJournal:
     def __init__(self, path: Path, epoch: str, *, account: str = "", opened_ms: int = 0) -> None:
         """Open or create; every opening adds an epoch. JournalError names what does not fit.
 
-        A journal belongs to one account; another account's is refused, and so is one written by a newer program.
+        A journal belongs to one account; another account's is refused, and so is one of a newer program.
         """
         self.path = path
         self.epoch = epoch
@@ -121,7 +124,9 @@ class SqliteJournal:
         self.commit()
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", (self._seq, ts_ms, digest, body))
+            self._db.execute(
+                "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", (self._seq, ts_ms, digest, body)
+            )
             self._db.execute(
                 "DELETE FROM snapshots WHERE seq NOT IN (SELECT seq FROM snapshots ORDER BY seq DESC LIMIT 2)"
             )
@@ -141,7 +146,9 @@ class SqliteJournal:
     def intents(self) -> Iterator[IntentRecorded]:
         """Yield every intent ever recorded, in order."""
         self.commit()
-        for (body,) in self._db.execute("SELECT body FROM records WHERE type = 'IntentRecorded' ORDER BY seq"):
+        for (body,) in self._db.execute(
+            "SELECT body FROM records WHERE type = 'IntentRecorded' ORDER BY seq"
+        ):
             event = parse_event(body)
             if isinstance(event, IntentRecorded):
                 yield event
@@ -170,7 +177,8 @@ class SqliteJournal:
     def _last_seq(self) -> int:
         row = self._db.execute(
             "SELECT max((SELECT coalesce(max(seq), 0) FROM records),"
-            " (SELECT coalesce(max(last_seq), 0) FROM segments), (SELECT coalesce(max(seq), 0) FROM snapshots))"
+            " (SELECT coalesce(max(last_seq), 0) FROM segments),"
+            " (SELECT coalesce(max(seq), 0) FROM snapshots))"
         ).fetchone()
         return int(row[0])
 
@@ -226,7 +234,8 @@ def _check_version(db: sqlite3.Connection, path: Path) -> None:
         raise JournalError(message) from error
     version = int(row[0])
     if version > SCHEMA_VERSION:
-        message = f"{path}: written by a newer qmtl (journal version {version}, this one reads up to {SCHEMA_VERSION})"
+        known = f"this one reads up to {SCHEMA_VERSION}"
+        message = f"{path}: written by a newer qmtl (journal version {version}; {known})"
         raise JournalError(message)
 
 

@@ -9,6 +9,7 @@ from qmtl.core.order import Order
 Reach = Literal["memory", "sandbox", "live"]
 """How far an order can go: nowhere, a test venue, or real money."""
 
+
 class Clock(Protocol):
     """Exchange time and real time; the only source of either."""
 
@@ -52,9 +53,11 @@ class MatchingVenue(Protocol):
 
 
 class Venue(Protocol):
-    """Where orders go in a running trader. Every method answers with events, never with exceptions
-    for what a venue may legitimately say; `submit` returns exactly one of OrderAccepted,
-    OrderRejected, OrderUnsettled first, later news may also come by the feed.
+    """Where orders go in a running trader.
+
+    Every method answers with events, never with exceptions for what a venue may legitimately say;
+    `submit` returns exactly one of OrderAccepted, OrderRejected, OrderUnsettled first; later news may
+    also come by the feed.
     """
 
     reach: Reach

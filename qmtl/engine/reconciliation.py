@@ -3,9 +3,16 @@
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from qmtl.core.event import AccountReconciled, AccountUpdated, OrderFilled, PositionReport, RequestReconcile
+from qmtl.core.event import (
+    AccountReconciled,
+    AccountUpdated,
+    CancelOrder,
+    OrderFilled,
+    PositionReport,
+    RequestReconcile,
+)
 from qmtl.core.money import ZERO
-from qmtl.core.order import UNSETTLED, PositionSide
+from qmtl.core.order import UNSETTLED, OrderStatus, PositionSide
 from qmtl.core.order_payload import CLIENT_ORDER_PREFIX
 from qmtl.core.reason import TradingState
 
@@ -63,7 +70,9 @@ class Reconciliation:
         fee = fill.fee if fill.fee_asset == self._account.asset else ZERO
         self._account.fill(position, fill.side, fill.quantity, fill.price, fee, fill.ts_ms)
         self._account.check_conservation()
-        what = f"{fill.side} {fill.quantity} {fill.symbol} @ {fill.price} by {fill.client_order_id or 'no id'}"
+        what = (
+            f"{fill.side} {fill.quantity} {fill.symbol} @ {fill.price} by {fill.client_order_id or 'no id'}"
+        )
         self._engine.error("foreign_fill", what, fill.client_order_id)
         self._reduce(f"a fill not ours: {what}")
         self._engine.guard.on_position(position)
@@ -125,6 +134,9 @@ class Reconciliation:
             if known is not None:
                 if report.venue_order_id:
                     known.venue_order_id = report.venue_order_id
+                if known.status is OrderStatus.PENDING_CANCEL:
+                    # A cancel that was decided, and then the process died before it left.
+                    self._engine.command(CancelOrder(known))
                 continue
             if key.startswith(CLIENT_ORDER_PREFIX) and len(key) == _ID_LENGTH:
                 orders.adopt(report, event.ts_ms)

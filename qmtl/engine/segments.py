@@ -43,7 +43,8 @@ def seal_days(db: sqlite3.Connection, journal: Path, before_day: int, covered_se
         name, digest = _write(folder_of(journal), day, rows)
         db.execute("BEGIN IMMEDIATE")
         db.execute(
-            "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)", (day, rows[0][0], rows[-1][0], len(rows), name, digest)
+            "INSERT INTO segments VALUES (?, ?, ?, ?, ?, ?)",
+            (day, rows[0][0], rows[-1][0], len(rows), name, digest),
         )
         db.execute(f"DELETE {one}", (*bounds, day))
         db.execute("COMMIT")
