@@ -45,7 +45,6 @@ class Engine:
         self, strategy: StrategyPort, journal: EventJournal, state: EngineState | None = None
     ) -> None:
         """Start from `state` (a restored snapshot) or from nothing."""
-        self.strategy = strategy
         self.journal = journal
         self._append = journal.append
         self._commands: list[ev.Command] = []
@@ -73,10 +72,7 @@ class Engine:
             ev.FlattenRequested: self._on_flatten,
             ev.EntriesPaused: self._on_paused,
         }
-        overrides = type(strategy)
-        self._wants_price = getattr(overrides, "on_price", None) is not SilentStrategy.on_price
-        self._wants_fill = getattr(overrides, "on_fill", None) is not SilentStrategy.on_fill
-        self._wants_order = getattr(overrides, "on_order", None) is not SilentStrategy.on_order
+        self.use_strategy(strategy)
         self.numbers: dict[str, float] | None = None
         self.is_open = True
         self._use(state or EngineState(risk=RiskAccount(account=Account())))
@@ -134,6 +130,14 @@ class Engine:
         self.state.strategy = None
         return body
 
+    def use_strategy(self, strategy: StrategyPort) -> None:
+        """Drive `strategy` from now on: a session with other parameters starts with a fresh one."""
+        self.strategy = strategy
+        overrides = type(strategy)
+        self._wants_price = getattr(overrides, "on_price", None) is not SilentStrategy.on_price
+        self._wants_fill = getattr(overrides, "on_fill", None) is not SilentStrategy.on_fill
+        self._wants_order = getattr(overrides, "on_order", None) is not SilentStrategy.on_order
+
     def attach(self, journal: EventJournal) -> None:
         """Write to `journal` from now on: recovery replays against one journal and goes on in another."""
         self.journal = journal
@@ -166,6 +170,10 @@ class Engine:
     def _on_bar(self, bar: ev.BarClosed) -> None:
         state = self.state
         symbol = bar.symbol
+        if bar.open_ms <= state.last_bar_ms.get(symbol, -1):
+            self.error("duplicate_bar", f"{symbol} bar {bar.open_ms} is not after the one before it")
+            return
+        state.last_bar_ms[symbol] = bar.open_ms
         if not state.has_mark_feed:
             self._marks[symbol] = bar.close
         if self._watches_losses:

@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from qmtl.core.event import INPUTS, AnyEvent, SessionSetup, SessionStarted, dump_event
+from qmtl.core.event import INPUTS, AnyEvent, Command, SessionSetup, SessionStarted, dump_event
 from qmtl.engine.engine import Engine
+from qmtl.engine.journal import SqliteJournal
+from qmtl.engine.ports import EventJournal
+from qmtl.engine.state import parse_state
 from qmtl.engine.strategy import StrategyPort
 
 Build = Callable[[SessionSetup], StrategyPort]
@@ -78,7 +81,7 @@ def replay(
     records: Iterable[tuple[int, AnyEvent]],
     build: Build,
     *,
-    snapshot: tuple[int, bytes, SessionSetup] | None = None,
+    snapshot: tuple[int, bytes] | None = None,
     until_seq: int | None = None,
 ) -> Replayed | None:
     """Fold `records` (after the snapshot, if one is given); None when there is nothing to fold.
@@ -90,9 +93,8 @@ def replay(
     journal.expected = iter(records)
     engine: Engine | None = None
     if snapshot is not None:
-        journal.seq, body, setup = snapshot
-        engine = Engine(build(setup), journal)
-        engine.restore(body)
+        journal.seq, body = snapshot
+        engine = _restore(body, journal, build)
     inputs = 0
     while (found := journal.next()) is not None:
         seq, event = found
@@ -108,8 +110,45 @@ def replay(
             engine = Engine(build(event.setup), journal)
         journal.seq = seq
         journal.is_input = True
-        engine.process(event)
+        if isinstance(event, SessionStarted):
+            begin_session(engine, event, build)
+        else:
+            engine.process(event)
         inputs += 1
     if engine is None:
         return None
     return Replayed(engine, journal.seq, inputs, journal.records)
+
+
+def begin_session(engine: Engine, event: SessionStarted, build: Build) -> tuple[Command, ...]:
+    """Process a session's start; a strategy with other parameters than before starts fresh."""
+    before = engine.state.setup
+    after = event.setup
+    if before is not None and (before.strategy, before.params) != (after.strategy, after.params):
+        engine.use_strategy(build(after))
+    return engine.process(event)
+
+
+def recover(journal: SqliteJournal, build: Build) -> Engine | None:
+    """Rebuild the engine a journal describes, attached to it; None when the journal is empty.
+
+    Raises DivergenceError when this program decides otherwise than the one that wrote the journal since
+    its last snapshot.
+    """
+    snapshot = journal.snapshot()
+    after_seq = 0 if snapshot is None else snapshot[0]
+    replayed = replay(journal.read(after_seq), build, snapshot=snapshot)
+    if replayed is None:
+        return None
+    replayed.engine.attach(journal)
+    return replayed.engine
+
+
+def _restore(body: bytes, journal: EventJournal, build: Build) -> Engine:
+    setup = parse_state(body).setup
+    if setup is None:
+        message = "the snapshot was taken before any session"
+        raise DivergenceError(message)
+    engine = Engine(build(setup), journal)
+    engine.restore(body)
+    return engine

@@ -52,6 +52,7 @@ class EngineState(msgspec.Struct, kw_only=True):
     domain: str = ""
     ordinal: int = 0
     bars: int = 0
+    last_bar_ms: dict[str, int] = {}
     protections: dict[str, Order] = {}
     finished: dict[str, Order] = {}
     cancel_wanted: list[str] = []
