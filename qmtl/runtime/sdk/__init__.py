@@ -1,0 +1,49 @@
+"""What strategy authors import; every name loads its module on first use."""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "qmtl.core.event": ("BarClosed", "OrderFilled", "PriceUpdated"),
+    "qmtl.core.order": (
+        "BrokerageError",
+        "OrderIntent",
+        "OrderStatus",
+        "OrderType",
+        "OrderValidationError",
+        "PositionSide",
+        "Side",
+        "TimeInForce",
+    ),
+    "qmtl.engine.journal": ("JournalError",),
+    "qmtl.runtime.sdk.backoff": ("Reconnect",),
+    "qmtl.runtime.sdk.brokerage.result": (
+        "CancelFailed",
+        "DomainViolation",
+        "InstrumentBlocked",
+        "OCOBothFilled",
+        "OrderNotFound",
+        "OrderNotSent",
+        "OrderRejected",
+        "OrderResult",
+        "OrderUnknown",
+        "RiskRefused",
+        "SandboxUnavailable",
+        "VenueConfigurationError",
+        "VenueUnavailable",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605 - the table above is the one list of names
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
