@@ -50,7 +50,7 @@ class Guard:
     @property
     def is_waiting(self) -> bool:
         """Tell whether a stop is owed and not yet working."""
-        return any(self._owes(guard) for guard in self._state.guard.values())
+        return any(self.owes(guard) for guard in self._state.guard.values())
 
     # --- the stop at the venue ---------------------------------------------------------------------
 
@@ -115,7 +115,8 @@ class Guard:
         for position in wanted.values():
             self.on_position(position)
 
-    def _owes(self, guard: Protection) -> bool:
+    def owes(self, guard: Protection) -> bool:
+        """Tell whether the stop is not yet known to work at the venue."""
         order = self._state.protections.get(guard.client_order_id)
         return order is None or order.status in {OrderStatus.SUBMITTED, OrderStatus.UNKNOWN}
 
@@ -157,7 +158,7 @@ class Guard:
         if setup is None or setup.catastrophe_stop is None:
             return
         for key, guard in list(self._state.guard.items()):
-            if not self._owes(guard):
+            if not self.owes(guard):
                 continue
             waited_s = self._elapsed_s(guard.owed_since_ms)
             position = self._account.positions[key]
