@@ -63,10 +63,10 @@ class Board:
 
     def on_event(self, event: AnyEvent) -> None:
         """Take the next journaled event; returns at once."""
-        kind = event.__class__
-        if kind is PriceUpdated:
-            self.forming[event.symbol] = event  # type: ignore[union-attr]
+        if isinstance(event, PriceUpdated):
+            self.forming[event.symbol] = event
             return
+        kind = event.__class__
         name = _COUNTED.get(kind)
         if name is not None:
             self.counts[name] += 1

@@ -69,6 +69,7 @@ class LiveEngine:
 
     Exactly one of `venue` (orders leave the process) and `matching` (fills are simulated on the live data)
     is given. Everything runs on one event loop; `take` is synchronous, so no two events interleave.
+    What people see of it is `engine.board.Board`, a listener of the engine's `engine.tap.TappedJournal`.
     """
 
     def __init__(
