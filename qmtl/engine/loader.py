@@ -1,7 +1,7 @@
 """Finding the strategy a session names."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from qmtl.core.event import SessionSetup
@@ -13,7 +13,7 @@ class StrategyNotFoundError(ValueError):
 
 
 def load_strategy(setup: SessionSetup) -> StrategyPort:
-    """Make the strategy `setup.strategy` (`module:Class`) by its `from_setup(setup)`.
+    """Make the strategy `setup.strategy` (`module:Class`) by its `from_params(setup.params)`.
 
     Raises StrategyNotFoundError naming the module or class and what is wrong with it.
     """
@@ -24,10 +24,9 @@ def load_strategy(setup: SessionSetup) -> StrategyPort:
         message = f"strategy {setup.strategy}: {error}"
         raise StrategyNotFoundError(message) from error
     made = getattr(module, class_name, None)
-    factory = getattr(made, "from_setup", None)
+    factory = getattr(made, "from_params", None)
     if factory is None:
-        message = (
-            f"strategy {setup.strategy}: {module_name} has no strategy class {class_name!r} with from_setup"
-        )
+        wanted = f"no class {class_name!r} with from_params"
+        message = f"strategy {setup.strategy}: {module_name} has {wanted}"
         raise StrategyNotFoundError(message)
-    return cast("Callable[[SessionSetup], StrategyPort]", factory)(setup)
+    return cast("Callable[[Mapping[str, object]], StrategyPort]", factory)(setup.params)
