@@ -14,16 +14,22 @@ Price = float | Decimal
 Levels = tuple[float, float, float, float, float]
 
 
-class DecisionParams(msgspec.Struct, frozen=True, kw_only=True):
-    """Constants of the rules.
+class DecisionParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every constant of the trader, with the published values.
 
-    `stop`, `target`, `offset` are fractions of the price; `cooldown_s` counts exchange seconds, the
-    time-outs real seconds; `quantity` (base units) is what `trade` enters with unless told an amount.
+    `window`, `inner`, `outer` shape the bands, `rv_window`, `rv_horizon` the volatility gate; `stop`,
+    `target`, `offset` are fractions of the price; `cooldown_s` counts exchange seconds, the time-outs real
+    seconds. An entry takes `notional` (quote units) or `size_pct` (a fraction of equity) where given, else
+    `quantity` (base units).
     """
 
     symbol: str = "BTCUSDT"
-    quantity: Decimal = Decimal("0.01")
-    tick_size: Decimal = Decimal("0.1")
+    interval: str = "1m"
+    window: int = 20
+    inner: float = 1.0
+    outer: float = 2.0
+    rv_window: int = 10
+    rv_horizon: int = 20
     stop: Decimal = Decimal("0.0011")
     target: Decimal = Decimal("0.0016")
     offset: Decimal = Decimal("0.0001")
@@ -32,6 +38,10 @@ class DecisionParams(msgspec.Struct, frozen=True, kw_only=True):
     exit_timeout_s: float = 5.0
     order_type: Literal["LIMIT", "IOC", "MARKET"] = "LIMIT"
     has_volatility_gate: bool = True
+    quantity: Decimal = Decimal("0.01")
+    notional: Decimal | None = None
+    size_pct: Decimal | None = None
+    tick_size: Decimal = Decimal("0.1")
 
 
 class Decision:
