@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from tests.house.tree import ROOT, Source, plant, read_sources
 
 # Released together with a declared one, and part of its documented interface.
-COMPANIONS = {"pydantic": "pydantic-core"}
+COMPANIONS = {"pydantic": "pydantic-core", "aiohttp": "yarl"}
 
 
 def declared(root: Path) -> tuple[set[str], set[str]]:
