@@ -1,6 +1,6 @@
 """The synchronous driver: recorded events through the engine and a matching venue."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from qmtl.core.event import (
     AnyEvent,
@@ -47,7 +47,7 @@ class Backtest:
             if commands:
                 self._settle(commands)
 
-    def _feed(self, events: Sequence[AnyEvent]) -> None:
+    def _feed(self, events: Iterable[AnyEvent]) -> None:
         process = self._engine.process
         for event in events:
             commands = process(event)

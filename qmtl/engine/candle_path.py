@@ -58,10 +58,10 @@ class CandleTick(NamedTuple):
 def candle_ticks(
     bar: BarLike, path: CandlePath = CandlePath.OPEN_LOW_HIGH_CLOSE, interval_ms: int = 60_000
 ) -> tuple[CandleTick, ...]:
-    """Return the updates a candle is published as: four along `path`, at 0, 1/4, 1/2 and the last
-    millisecond of its interval, a quarter of the volume each, the last one closed.
+    """Return the updates a candle is published as, the last one closed.
 
-    CLOSE_ONLY is the closing update alone. High, low and volume are those so far.
+    Four along `path`, at 0, 1/4, 1/2 and the last millisecond of its interval, a quarter of the volume
+    each; CLOSE_ONLY is the closing update alone. High, low and volume are those so far.
     """
     o, h, lo, c, volume = bar.open, bar.high, bar.low, bar.close, bar.volume
     last = CandleTick(interval_ms - 1, c, h, lo, volume, True)

@@ -42,8 +42,11 @@ class MatchingVenue(Protocol):
 
     reach: Reach
 
-    def on_market(self, event: Event) -> Sequence[AnyEvent]:
-        """Take a market event and return what it caused: fills, triggers, funding, liquidation."""
+    def on_market(self, event: Event) -> Iterable[AnyEvent]:
+        """Take a market event and return what it caused: fills, triggers, funding, liquidation.
+
+        The answer may be lazy: process each event, and send what it led to, before asking for the next.
+        """
 
     def submit(self, order: Order, ts_ms: int) -> Sequence[AnyEvent]:
         """Take an order and return its acceptance, fills, expiry or rejection."""

@@ -181,7 +181,7 @@ class CandleShare(msgspec.Struct, frozen=True):
 
     def available(self, volume: float, lot: Decimal) -> Decimal | None:
         """See LiquidityModel."""
-        return floor_to_step(Decimal(str(volume * self.share / 4)), lot)
+        return floor_to_step(Decimal(str(round(volume * self.share / 4, 9))), lot)
 
     def describe(self) -> str:
         """See LiquidityModel."""
@@ -227,8 +227,9 @@ class VenueModels(msgspec.Struct, frozen=True, kw_only=True):
         """Return one sentence per assumption, for reports."""
         fees = self.fees
         path = self.path.describe() + (", stops first" if self.stops_first else "")
+        maker, taker = dump_decimal(fees.maker * _PERCENT), dump_decimal(fees.taker * _PERCENT)
         return (
-            f"fee maker {dump_decimal(fees.maker * _PERCENT)} %, taker {dump_decimal(fees.taker * _PERCENT)} %",
+            f"fee maker {maker} %, taker {taker} %",
             self.slippage.describe(),
             self.latency.describe(),
             self.liquidity.describe(),

@@ -3,12 +3,13 @@
 from decimal import Decimal
 
 from qmtl.core.money import ZERO
-from qmtl.core.order import OrderIntent, OrderType, Side, TimeInForce, WorkingType
+from qmtl.core.order import OrderIntent, OrderType, PositionSide, Side, TimeInForce, WorkingType
 
 _BUY = Side.BUY
+_BOTH, _SHORT = PositionSide.BOTH, PositionSide.SHORT
 _TRAILING = OrderType.TRAILING_STOP_MARKET
 _FALLING_BUYS = frozenset({OrderType.TAKE_PROFIT, OrderType.TAKE_PROFIT_MARKET})
-_CONDITIONAL = frozenset(
+CONDITIONAL = frozenset(
     {
         OrderType.STOP,
         OrderType.STOP_MARKET,
@@ -20,27 +21,36 @@ _CONDITIONAL = frozenset(
 _PERCENT = Decimal(100)
 
 
+def is_closing_side(intent: OrderIntent) -> bool:
+    """Tell whether the order can only close in hedge mode: a sale of LONG, a purchase of SHORT."""
+    side = intent.position_side
+    return side is not _BOTH and (intent.side is _BUY) is (side is _SHORT)
+
+
 class WorkingOrder:
     """One open order: its intent, what was filled, and its trigger state.
 
     `quantity` is what it works (closePosition: what is open, once triggered). `stop_price` moves for
     trailing stops and is None until they are active. `reserved_price` values its order margin.
+    `is_arriving` orders meet the market at its next price. `reduces` orders only ever close.
     """
 
     __slots__ = (
         "client_order_id",
         "created_ms",
-        "extreme",
         "expire_ms",
+        "extreme",
         "filled",
         "filled_value",
         "intent",
+        "is_arriving",
         "is_buy",
         "is_conditional",
         "is_triggered",
         "limit",
         "limit_price",
         "quantity",
+        "reduces",
         "reserved_price",
         "stop",
         "stop_price",
@@ -49,7 +59,12 @@ class WorkingOrder:
     )
 
     def __init__(
-        self, client_order_id: str, venue_order_id: str, intent: OrderIntent, ts_ms: int, filled: Decimal = ZERO
+        self,
+        client_order_id: str,
+        venue_order_id: str,
+        intent: OrderIntent,
+        ts_ms: int,
+        filled: Decimal = ZERO,
     ) -> None:
         self.client_order_id = client_order_id
         self.venue_order_id = venue_order_id
@@ -60,7 +75,9 @@ class WorkingOrder:
         self.quantity = intent.quantity
         self.filled = filled
         self.filled_value = ZERO
-        self.is_conditional = intent.type in _CONDITIONAL
+        self.reduces = intent.reduce_only or intent.close_position or is_closing_side(intent)
+        self.is_arriving = False
+        self.is_conditional = intent.type in CONDITIONAL
         self.is_triggered = False
         self.limit_price = intent.limit_price
         self.limit = float(intent.limit_price) if intent.limit_price is not None else None
