@@ -9,110 +9,101 @@ from collections import deque
 from math import log, sqrt
 from typing import Any
 
+CANCELLED = 1e-6
+"""A running sum smaller than this share of what was taken from it is no longer trusted."""
+
 
 class RollingMoments:
     """Mean and sample standard deviation (ddof=1) of the last `window` values.
 
     `mean` and `std` are meaningful once `is_full`. Values are summed as differences to an anchor
-    inside the window, which keeps squares of prices from cancelling. A window of one repeated value
-    has exactly that mean and exactly no deviation.
+    inside the window, which keeps squares of prices from cancelling; where they cancel all the same the
+    window is summed anew. A window of one repeated value has exactly that mean and exactly no deviation.
     """
 
-    __slots__ = ("_anchor", "_at", "_last", "_ring", "_run", "_squares", "_sum", "mean", "std", "window")
+    __slots__ = (
+        "_anchor",
+        "_at",
+        "_freedom",
+        "_missing",
+        "_ring",
+        "_squares",
+        "_sum",
+        "mean",
+        "std",
+        "window",
+    )
 
     def __init__(self, window: int) -> None:
         if window < 2:
             raise ValueError(f"window: expected at least 2, got {window}")
         self.window = window
+        self.is_full = False
         self.mean = 0.0
         self.std = 0.0
-        self._ring: list[float] = []
+        self._freedom = window - 1
+        self._missing = window
+        self._ring = [0.0] * window
         self._at = 0
         self._anchor = 0.0
         self._sum = 0.0
         self._squares = 0.0
-        self._last = 0.0
-        self._run = 0
-
-    @property
-    def is_full(self) -> bool:
-        """Tell whether `window` values were seen."""
-        return len(self._ring) == self.window
 
     def push(self, number: int, value: float) -> None:
         """Take the value of bar `number` (open_ms // interval_ms) and update `mean` and `std`."""
-        window = self.window
-        ring = self._ring
-        at = self._at
-        if len(ring) < window:
-            self._fill(value)
-            return
+        window, freedom, ring, at = self.window, self._freedom, self._ring, self._at
         old = ring[at]
         ring[at] = value
-        at += 1
-        self._at = at if at < window else 0
-        if value == self._last:
-            self._run += 1
-            if self._run >= window:
-                self._settle(value)
-                return
+        self._at = at + 1 if at < freedom else 0
+        if self._missing:
+            self._missing -= 1
+            if not self._missing:
+                self.is_full = True
+                self._sum_anew(value)
+            return
+        if not number % window:
+            self._sum_anew(value)
+            return
+        anchor = self._anchor
+        new = value - anchor
+        old -= anchor
+        difference = new - old
+        self._sum = total = self._sum + difference
+        self._squares = squares = self._squares + difference * (new + old)
+        mean = total / window
+        spread = squares - total * mean
+        if spread > (squares + old * old) * CANCELLED:
+            self.mean = anchor + mean
+            self.std = sqrt(spread / freedom)
+        elif new or old or total or squares:
+            self._sum_anew(value)
         else:
-            self._last = value
-            self._run = 1
-        if number % window:
-            anchor = self._anchor
-            new = value - anchor
-            old -= anchor
-            difference = new - old
-            total = self._sum + difference
-            squares = self._squares + difference * (new + old)
-            self._sum = total
-            self._squares = squares
-            self.mean = self._anchor + total / window
-            spread = squares - total * total / window
-            self.std = sqrt(spread / (window - 1)) if spread > 0.0 else 0.0
-        else:
-            self._sum_anew()
+            self.mean, self.std = anchor, 0.0
 
-    def _fill(self, value: float) -> None:
-        self._ring.append(value)
-        self._run = self._run + 1 if self._run and value == self._last else 1
-        self._last = value
-        if len(self._ring) == self.window:
-            if self._run >= self.window:
-                self._settle(value)
-            else:
-                self._sum_anew()
-
-    def _settle(self, value: float) -> None:
-        self._anchor = self.mean = value
-        self._sum = self._squares = self.std = 0.0
-
-    def _sum_anew(self) -> None:
+    def _sum_anew(self, anchor: float) -> None:
         # A plain loop: the built-in sum() rounds differently from Python 3.12 on.
-        anchor = self._anchor = self._last
         total = squares = 0.0
         for value in self._ring[self._at :] + self._ring[: self._at]:
             difference = value - anchor
             total += difference
             squares += difference * difference
-        self._sum, self._squares = total, squares
-        self.mean = anchor + total / self.window
-        spread = squares - total * total / self.window
-        self.std = sqrt(spread / (self.window - 1)) if spread > 0.0 else 0.0
+        self._anchor, self._sum, self._squares = anchor, total, squares
+        mean = total / self.window
+        spread = squares - total * mean
+        self.mean = anchor + mean
+        self.std = sqrt(spread / self._freedom) if spread > 0.0 else 0.0
 
     def dump(self) -> list[Any]:
         """Return plain data from which `load` restores every bit."""
-        sums = [self._anchor, self._sum, self._squares, self._last, self.mean, self.std]
-        return [list(self._ring), self._at, self._run, sums]
+        numbers = [self._anchor, self._sum, self._squares, self.mean, self.std]
+        return [list(self._ring), self._at, self._missing, numbers]
 
     def load(self, state: list[Any]) -> None:
         """Restore what `dump` returned; ValueError when it belongs to another window."""
-        ring, self._at, self._run, sums = state
-        if len(ring) > self.window:
-            raise ValueError(f"state of a window of {len(ring)} does not fit a window of {self.window}")
-        self._ring = [float(value) for value in ring]
-        self._anchor, self._sum, self._squares, self._last, self.mean, self.std = map(float, sums)
+        ring, self._at, self._missing, numbers = state
+        self._ring = _fit(ring, self.window)
+        self.is_full = not self._missing
+        self._anchor, self._sum, self._squares, self.mean, self.std = map(float, numbers)
 
 
 class RollingExtremes:
@@ -174,26 +165,23 @@ class RollingExtremes:
 class RealizedVolatility:
     """Square root of the sum of squared log returns over the last `window` closes.
 
-    Needs window + 1 closes; `value` is meaningful once `is_full`. Closes must be positive.
+    Needs window + 1 closes; `value` is meaningful once `is_full`. Closes must be positive. Where an
+    outlier leaves the window the rest is summed anew, so no trace of it stays.
     """
 
-    __slots__ = ("_at", "_close", "_quiet", "_ring", "_sum", "value", "window")
+    __slots__ = ("_at", "_close", "_missing", "_ring", "_sum", "is_full", "value", "window")
 
     def __init__(self, window: int) -> None:
         if window < 1:
             raise ValueError(f"window: expected at least 1, got {window}")
         self.window = window
+        self.is_full = False
         self.value = 0.0
         self._close = 0.0
-        self._ring: list[float] = []
+        self._missing = window
+        self._ring = [0.0] * window
         self._at = 0
         self._sum = 0.0
-        self._quiet = 0
-
-    @property
-    def is_full(self) -> bool:
-        """Tell whether `window` returns were seen."""
-        return len(self._ring) == self.window
 
     def push(self, number: int, close: float) -> None:
         """Take the close of bar `number` (open_ms // interval_ms) and update `value`."""
@@ -203,24 +191,21 @@ class RealizedVolatility:
             return
         change = log(close / before)
         square = change * change
-        self._quiet = 0 if square else self._quiet + 1
-        ring = self._ring
-        if len(ring) < self.window:
-            ring.append(square)
-            if len(ring) == self.window:
-                self._sum_anew()
-            return
-        at = self._at
+        window, ring, at = self.window, self._ring, self._at
         old = ring[at]
         ring[at] = square
         at += 1
-        self._at = at if at < self.window else 0
-        if self._quiet >= self.window:
-            self._sum = self.value = 0.0
-        elif number % self.window:
-            total = self._sum + (square - old)
+        self._at = at if at < window else 0
+        if self._missing:
+            self._missing -= 1
+            if not self._missing:
+                self.is_full = True
+                self._sum_anew()
+            return
+        total = self._sum + (square - old)
+        if number % window and total >= old * CANCELLED:
             self._sum = total
-            self.value = sqrt(total) if total > 0.0 else 0.0
+            self.value = sqrt(total)
         else:
             self._sum_anew()
 
@@ -233,12 +218,17 @@ class RealizedVolatility:
 
     def dump(self) -> list[Any]:
         """Return plain data from which `load` restores every bit."""
-        return [list(self._ring), self._at, self._quiet, [self._close, self._sum, self.value]]
+        return [list(self._ring), self._at, self._missing, [self._close, self._sum, self.value]]
 
     def load(self, state: list[Any]) -> None:
         """Restore what `dump` returned; ValueError when it belongs to another window."""
-        ring, self._at, self._quiet, numbers = state
-        if len(ring) > self.window:
-            raise ValueError(f"state of a window of {len(ring)} does not fit a window of {self.window}")
-        self._ring = [float(square) for square in ring]
+        ring, self._at, self._missing, numbers = state
+        self._ring = _fit(ring, self.window)
+        self.is_full = not self._missing
         self._close, self._sum, self.value = map(float, numbers)
+
+
+def _fit(ring: list[float], window: int) -> list[float]:
+    if len(ring) != window:
+        raise ValueError(f"state of a window of {len(ring)} does not fit a window of {window}")
+    return [float(value) for value in ring]

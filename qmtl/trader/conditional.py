@@ -11,7 +11,7 @@ from math import log
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qmtl.core.event import PriceUpdated
-from qmtl.core.indicator import RealizedVolatility, RollingExtremes, RollingMoments
+from qmtl.core.indicator import CANCELLED, RealizedVolatility, RollingExtremes, RollingMoments
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ class BBConditional:
     """Where closes and the price stand against Bollinger bands: mean ± k·std (ddof=1) of `window` closes.
 
     `upperInter` and `lowerInter` lie `inner` deviations from the mean, `upperBand` and `lowerBand`
-    `outer`. Until the window is full every boolean is False.
+    `outer`. Until the window is full every boolean is False. `rt_close` is the price judged last.
     """
 
     def __init__(
@@ -200,18 +200,13 @@ class BBConditional:
 
     def dump(self) -> dict[str, Any]:
         """Return plain data from which `load` restores."""
-        return {
-            "moments": self._moments.dump(),
-            "recent": [list(row) for row in self._recent],
-            "rt_close": self.rt_close,
-        }
+        return {"moments": self._moments.dump(), "recent": [list(row) for row in self._recent]}
 
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `dump` returned."""
         self._moments.load(state["moments"])
         self._recent = [(row[0], row[1], row[2], row[3], row[4]) for row in state["recent"]]
         self._levels = self._recent[-1] if self._recent else _UNKNOWN
-        self.rt_close = state["rt_close"]
         self._compare_past()
 
 
@@ -317,83 +312,80 @@ def _read_frame(frame: Any, interval_ms: int) -> "tuple[Ints, Floats]":
     return np.asarray(frame[times], dtype=np.int64) // interval_ms, closes
 
 
-def _sum_starts(numbers: "Ints", is_settled: "Bools", window: int, first: int) -> "Ints":
-    """Rows where the incremental kernel sums its window anew."""
+def _lanes(numbers: "Ints", window: int, first: int) -> "tuple[Ints, Ints]":
+    """Rows where the incremental kernel sums its window anew by the clock, and how far each one reaches."""
     import numpy as np
 
-    anew = (numbers % window == 0) | is_settled
+    anew = numbers % window == 0
     anew[:first] = False
-    if len(anew) > first:
-        anew[first] = True
-    return np.flatnonzero(anew)
-
-
-def _lengths(starts: "Ints", rows: int) -> "Ints":
-    import numpy as np
-
-    return np.diff(np.append(starts, rows))
-
-
-def _runs(values: "Floats", window: int) -> "Bools":
-    """Tell per row whether the last `window` values are all equal."""
-    import numpy as np
-
-    changed = np.flatnonzero(np.append(True, values[1:] != values[:-1]))
-    since = np.repeat(changed, _lengths(changed, len(values)))
-    return np.arange(len(values)) - since + 1 >= window
+    anew[first] = True
+    starts = np.flatnonzero(anew)
+    return starts, np.diff(np.append(starts, len(numbers)))
 
 
 def _rolling_moments(numbers: "Ints", closes: "Floats", window: int) -> "tuple[Floats, Floats]":
-    """`RollingMoments` over an array, the same additions in the same order."""
+    """`RollingMoments` over an array: the same additions in the same order, one lane per refresh."""
     import numpy as np
 
-    rows = len(closes)
-    mean, std = np.full(rows, np.nan), np.full(rows, np.nan)
-    if rows < window:
+    mean, std = np.full(len(closes), np.nan), np.full(len(closes), np.nan)
+    if len(closes) < window:
         return mean, std
-    starts = _sum_starts(numbers, _runs(closes, window), window, window - 1)
-    lengths = _lengths(starts, rows)
-    anchor = closes[starts]
-    total, squares = np.zeros(len(starts)), np.zeros(len(starts))
-    for back in range(window - 1, -1, -1):
-        difference = closes[starts - back] - anchor
-        total += difference
-        squares += difference * difference
+
+    def sum_anew(rows: "Ints") -> "tuple[Floats, Floats, Floats]":
+        anchor, total, squares = closes[rows], np.zeros(len(rows)), np.zeros(len(rows))
+        for back in range(window - 1, -1, -1):
+            difference = closes[rows - back] - anchor
+            total += difference
+            squares += difference * difference
+        return anchor, total, squares
+
+    rows, lengths = _lanes(numbers, window, window - 1)
+    anchor, total, squares = sum_anew(rows)
     for step in range(int(lengths.max())):
         if step:
             active = lengths > step
-            starts, lengths, anchor = starts[active], lengths[active], anchor[active]
-            new, old = closes[starts + step] - anchor, closes[starts + step - window] - anchor
+            rows, lengths, anchor = rows[active] + 1, lengths[active], anchor[active]
+            new, old = closes[rows] - anchor, closes[rows - window] - anchor
             difference = new - old
             total = total[active] + difference
             squares = squares[active] + difference * (new + old)
-        mean[starts + step] = anchor + total / window
-        spread = squares - total * total / window
-        std[starts + step] = np.sqrt(np.maximum(spread, 0.0) / (window - 1))
+            spread = squares - total * (total / window)
+            again = ~(spread > (squares + old * old) * CANCELLED)
+            if again.any():
+                anchor[again], total[again], squares[again] = sum_anew(rows[again])
+        middle = total / window
+        mean[rows] = anchor + middle
+        std[rows] = np.sqrt(np.maximum(squares - total * middle, 0.0) / (window - 1))
     return mean, std
 
 
 def _rolling_volatility(numbers: "Ints", closes: "Floats", window: int) -> "Floats":
-    """`RealizedVolatility` over an array, the same additions in the same order."""
+    """`RealizedVolatility` over an array: the same additions in the same order."""
     import numpy as np
 
-    rows = len(closes)
-    result = np.full(rows, np.nan)
-    if rows <= window:
+    result = np.full(len(closes), np.nan)
+    if len(closes) <= window:
         return result
     # numpy's vector logarithm may differ from the scalar one in the last bit.
     changes = np.array([0.0, *(log(after / before) for before, after in pairwise(closes.tolist()))])
     values = changes * changes
-    is_quiet = _runs(values != 0.0, window) & (values == 0.0)
-    starts = _sum_starts(numbers, is_quiet, window, window)
-    lengths = _lengths(starts, rows)
-    total = np.zeros(len(starts))
-    for back in range(window - 1, -1, -1):
-        total += values[starts - back]
+
+    def sum_anew(rows: "Ints") -> "Floats":
+        total = np.zeros(len(rows))
+        for back in range(window - 1, -1, -1):
+            total += values[rows - back]
+        return total
+
+    rows, lengths = _lanes(numbers, window, window)
+    total = sum_anew(rows)
     for step in range(int(lengths.max())):
         if step:
             active = lengths > step
-            starts, lengths = starts[active], lengths[active]
-            total = total[active] + (values[starts + step] - values[starts + step - window])
-        result[starts + step] = np.sqrt(np.maximum(total, 0.0))
+            rows, lengths = rows[active] + 1, lengths[active]
+            old = values[rows - window]
+            total = total[active] + (values[rows] - old)
+            again = total < old * CANCELLED
+            if again.any():
+                total[again] = sum_anew(rows[again])
+        result[rows] = np.sqrt(total)
     return result
