@@ -29,6 +29,7 @@ class RollingMoments:
         "_ring",
         "_squares",
         "_sum",
+        "is_full",
         "mean",
         "std",
         "window",
