@@ -135,7 +135,7 @@ class MarginBook:
         self._account = account
         self._mark = mark
         self.modes: dict[str, MarginMode] = dict.fromkeys(instruments, mode)
-        self.modes_in_use: frozenset[MarginMode] = frozenset(self.modes.values())
+        self.has_cross = mode == "cross"
         self.leverages: dict[str, int] = dict.fromkeys(instruments, leverage)
         self.brackets: dict[str, tuple[LeverageBracket, ...]] = {
             symbol: tuple(given)
@@ -182,7 +182,7 @@ class MarginBook:
         if self.open_positions(symbol):
             raise VenueRefusalError("-4048 Margin type cannot be changed if there exists position.")
         self.modes[symbol] = mode
-        self.modes_in_use = frozenset(self.modes.values())
+        self.has_cross = "cross" in self.modes.values()
 
     def add(self, position: Position, amount: Decimal, available: Decimal) -> None:
         """Move `amount` to (negative: from) an isolated position; VenueRefusalError."""

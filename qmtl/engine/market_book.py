@@ -5,7 +5,8 @@ from decimal import Decimal
 from qmtl.core.account import Account
 from qmtl.core.instrument import Instrument
 from qmtl.core.money import ZERO
-from qmtl.core.order import OrderIntent, Side
+from qmtl.core.order import OrderIntent, PositionSide, Side
+from qmtl.core.position import Position
 from qmtl.engine.margin import EVERYWHERE, NOWHERE, Band
 from qmtl.engine.working_order import WorkingOrder
 
@@ -36,6 +37,7 @@ class MarketBook:
         "last",
         "mark",
         "orders",
+        "positions",
         "symbol",
         "volume",
     )
@@ -45,6 +47,7 @@ class MarketBook:
         self.instrument = instrument
         self.account = account
         self.orders: dict[str, WorkingOrder] = {}
+        self.positions: dict[PositionSide, Position] = {}
         self.last: float | None = None
         self.exact: Decimal | None = None
         self.mark: float | None = None
@@ -137,9 +140,17 @@ class MarketBook:
                 self.expiry_ms = order.expire_ms
         return due
 
+    def position(self, side: PositionSide) -> Position:
+        """Return the position of one side."""
+        held = self.positions.get(side)
+        if held is None:
+            # Made at the first mention: the conservation check visits every position there is.
+            held = self.positions[side] = self.account.position(self.symbol, side)
+        return held
+
     def reducible(self, intent: OrderIntent) -> Decimal:
         """Return how much of its position an order can close, zero when it would open."""
-        held = self.account.position(self.symbol, intent.position_side).quantity
+        held = self.position(intent.position_side).quantity
         if not held or (held > 0) is (intent.side is _BUY):
             return ZERO
         return abs(held)

@@ -258,6 +258,11 @@ class MatchingCore:
             self.crossing.fill_resting(book, order, order.limit_price, ts_ms, events)
         return events
 
+    def look_around(self, book: MarketBook) -> None:
+        """Learn between which prices nothing can happen on `book`, so that a driver may skip them."""
+        book.set_band(self.margin.band(book.symbol))
+        book.find_calm()
+
     def on_mark(self, symbol: str, mark: float, ts_ms: int) -> list[AnyEvent]:
         """Take a mark price: triggers orders that watch it, and liquidates at it."""
         book = self.book(symbol)

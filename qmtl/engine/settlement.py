@@ -45,8 +45,9 @@ class Settlement:
 
     def forget_bands(self, book: MarketBook) -> None:
         """Have liquidation bands that this book's position or the wallet enters computed anew."""
-        book.forget_band()
-        if "cross" in self.margin.modes_in_use:
+        if book.is_band_known:
+            book.forget_band()
+        if self.margin.has_cross:
             for other in self.books.values():
                 other.forget_band()
 
@@ -66,7 +67,7 @@ class Settlement:
         account = self.account
         side = intent.side
         fee = self._fee(quantity * price, is_maker=is_maker)
-        position = account.position(book.symbol, intent.position_side)
+        position = book.position(intent.position_side)
         account.fill(position, side, quantity, price, fee, ts_ms)
         account.check_conservation()
         if self.margin.added and not position.quantity:
@@ -131,7 +132,7 @@ class Settlement:
         mode = self.margin.modes[book.symbol]
         if mode == "none":
             return ZERO
-        net = self.account.position(book.symbol).quantity
+        net = book.position(_BOTH).quantity
         values = {True: ZERO, False: ZERO}
         cover = {True: max(-net, ZERO), False: max(net, ZERO)}
         is_hedged = False
@@ -162,7 +163,7 @@ class Settlement:
         mode = margin.modes[book.symbol]
         if mode == "none":
             return None
-        position = self.account.position(book.symbol, intent.position_side)
+        position = book.position(intent.position_side)
         held = position.quantity
         is_buy = intent.side is _BUY
         if mode == "cash" and not is_buy:

@@ -22,7 +22,7 @@ from qmtl.core.order import Order, OrderStatus
 from qmtl.engine.market_book import MarketBook
 from qmtl.engine.matching import MatchingCore
 from qmtl.engine.ports import Clock, Reach
-from qmtl.engine.venue_models import UnlimitedLiquidity
+from qmtl.engine.venue_models import FixedLatency, UnlimitedLiquidity
 
 FillMode = Literal["next_open", "close"]
 """When an order sent at a bar's close meets the market: at the next bar's open, or at that close."""
@@ -48,6 +48,8 @@ class SimulatedVenue:
         self._books = core.books
         self._marks = core.account.marks
         self._is_unlimited = isinstance(core.models.liquidity, UnlimitedLiquidity)
+        self._waits_for_open = fill == "next_open"
+        self._has_latency = core.models.latency != FixedLatency(0.0)
         self._draw_ms = core.models.latency.draw_ms
         self._queue: list[tuple[float, int, bool, Order]] = []
         self._count = 0
@@ -74,6 +76,8 @@ class SimulatedVenue:
             if book is None:
                 return _NOTHING
             self._between_bars[event.symbol] = True
+            if not book.is_band_known:
+                self.core.look_around(book)
             if (
                 book.calm_low < event.low
                 and event.high < book.calm_high
@@ -163,23 +167,26 @@ class SimulatedVenue:
 
     def submit(self, order: Order, ts_ms: int) -> Sequence[AnyEvent]:
         """Take an order; empty while it travels."""
-        delay_ms = self._draw_ms()
-        if delay_ms > 0:
-            self._send(ts_ms + delay_ms, order, is_cancel=False)
-            return _NOTHING
-        return self.deliver(order, ts_ms)
+        if self._has_latency:
+            delay_ms = self._draw_ms()
+            if delay_ms > 0:
+                self._send(ts_ms + delay_ms, order, is_cancel=False)
+                return _NOTHING
+        waits = self._waits_for_open and self._between_bars.get(order.intent.symbol, False)
+        return self.core.submit(order, ts_ms, waits=waits)
 
     def deliver(self, order: Order, ts_ms: int) -> Sequence[AnyEvent]:
         """Take an order that has arrived."""
-        waits = self.fill == "next_open" and self._between_bars.get(order.intent.symbol, False)
+        waits = self._waits_for_open and self._between_bars.get(order.intent.symbol, False)
         return self.core.submit(order, ts_ms, waits=waits)
 
     def cancel(self, order: Order, ts_ms: int) -> Sequence[AnyEvent]:
         """Cancel an order; empty while the command travels."""
-        delay_ms = self._draw_ms()
-        if delay_ms > 0:
-            self._send(ts_ms + delay_ms, order, is_cancel=True)
-            return _NOTHING
+        if self._has_latency:
+            delay_ms = self._draw_ms()
+            if delay_ms > 0:
+                self._send(ts_ms + delay_ms, order, is_cancel=True)
+                return _NOTHING
         return self.core.cancel(order.client_order_id, ts_ms)
 
     def _send(self, due_ms: float, order: Order, *, is_cancel: bool) -> None:
