@@ -42,12 +42,10 @@ class CloseForm(SilentStrategy):
         self._moments = RollingMoments(params.window)
         self._interval_ms = parse_interval(params.interval)
         self._inner, self._outer = params.inner, params.outer
-        # Bands of the last closed bar: upper inner and outer, lower inner and outer. Infinite until the
-        # window is full, so that no close is beyond them.
-        self._levels = (inf, inf, -inf, -inf)
-        # Whether the last two closes were beyond their own inner bands, and the last beyond the outer ones.
-        self._above = self._above_before = self._below = self._below_before = False
-        self._is_over = self._is_under = False
+        # The last close and the one before, the latter with its own inner bands: infinite until the window
+        # is full, so that no close is beyond them.
+        self._last = self._before = 0.0
+        self._upper_before, self._lower_before = inf, -inf
         self._held = 0
         self._stop = self._target = 0.0
 
@@ -64,41 +62,37 @@ class CloseForm(SilentStrategy):
     def on_bar(self, ctx: Context, bar: BarClosed) -> None:
         """Decide at the close against the bands of the bar before, then fold the close into them."""
         close = bar.close
-        upper, over, lower, under = self._levels
-        is_above, is_below = close > upper, close < lower
-        if not (bar.warmup or bar.refilled):
-            held = self._held
-            if held:
-                why = self._find_exit(held, close, over, under)
-                if why:
-                    self._send(ctx, Side.SELL if held > 0 else Side.BUY, Role.EXIT, why)
-            elif is_above and not (self._above or self._above_before):
-                self._send(ctx, Side.BUY, Role.ENTRY, "above upper band")
-            elif is_below and not (self._below or self._below_before):
-                self._send(ctx, Side.SELL, Role.ENTRY, "below lower band")
-            ctx.note({"close": close, "upperInter": upper, "lowerInter": lower})
+        last = self._last
         moments = self._moments
-        moments.push(bar.open_ms // self._interval_ms, close)
         if moments.is_full:
-            self._above_before, self._below_before = self._above, self._below
-            mean, std = moments.mean, moments.std
-            near, far = self._inner * std, self._outer * std
-            self._levels = upper, over, lower, under = mean + near, mean + far, mean - near, mean - far
-            self._above, self._below = close > upper, close < lower
-            self._is_over, self._is_under = close > over, close < under
+            mean = moments.mean
+            near = self._inner * moments.std
+            upper, lower = mean + near, mean - near
+            if not (bar.warmup or bar.refilled):
+                ctx.note({"close": close, "upperInter": upper, "lowerInter": lower})
+                if self._held:
+                    self._leave(ctx, close, last)
+                elif close > upper:
+                    if not (last > upper or self._before > self._upper_before):
+                        self._send(ctx, Side.BUY, Role.ENTRY, "above upper band")
+                elif close < lower and not (last < lower or self._before < self._lower_before):
+                    self._send(ctx, Side.SELL, Role.ENTRY, "below lower band")
+            self._upper_before, self._lower_before = upper, lower
+        self._before = last
+        self._last = close
+        moments.push(bar.open_ms // self._interval_ms, close)
 
-    def _find_exit(self, held: int, close: float, over: float, under: float) -> str:
-        if held > 0:
-            if close <= self._stop:
-                return "stop"
-            if close >= self._target:
-                return "target"
-            return "re-entry" if self._is_over and close <= over else ""
-        if close >= self._stop:
-            return "stop"
-        if close <= self._target:
-            return "target"
-        return "re-entry" if self._is_under and close >= under else ""
+    def _leave(self, ctx: Context, close: float, last: float) -> None:
+        moments = self._moments
+        if self._held > 0:
+            over = moments.mean + self._outer * moments.std
+            is_stop, is_target, is_back = close <= self._stop, close >= self._target, last > over >= close
+        else:
+            under = moments.mean - self._outer * moments.std
+            is_stop, is_target, is_back = close >= self._stop, close <= self._target, last < under <= close
+        if is_stop or is_target or is_back:
+            why = "stop" if is_stop else "target" if is_target else "re-entry"
+            self._send(ctx, Side.SELL if self._held > 0 else Side.BUY, Role.EXIT, why)
 
     def on_fill(self, ctx: Context, fill: OrderFilled, order: Order) -> None:
         """Read position and entry anew."""
@@ -119,19 +113,17 @@ class CloseForm(SilentStrategy):
 
     def dump_state(self) -> dict[str, Any]:
         """Return everything remembered as plain data."""
+        bands = [self._upper_before, self._lower_before] if self._upper_before < inf else None
         return {
             "moments": self._moments.dump(),
-            "levels": list(self._levels) if self.is_warm else None,
-            "past": [self._above, self._above_before, self._below, self._below_before],
-            "outside": [self._is_over, self._is_under],
+            "closes": [self._last, self._before],
+            "bands": bands,
             "position": [self._held, self._stop, self._target],
         }
 
     def load_state(self, state: Any) -> None:
         """Restore what `dump_state` returned."""
         self._moments.load(state["moments"])
-        upper, over, lower, under = state["levels"] or (inf, inf, -inf, -inf)
-        self._levels = (upper, over, lower, under)
-        self._above, self._above_before, self._below, self._below_before = state["past"]
-        self._is_over, self._is_under = state["outside"]
+        self._last, self._before = state["closes"]
+        self._upper_before, self._lower_before = state["bands"] or (inf, -inf)
         self._held, self._stop, self._target = state["position"]
