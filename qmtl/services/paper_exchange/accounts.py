@@ -19,17 +19,15 @@ from qmtl.core.event import (
     Transferred,
 )
 from qmtl.core.instrument import Instrument
-from qmtl.core.money import ZERO
-from qmtl.core.order import Order, OrderIntent, OrderType, PositionSide
-from qmtl.core.position import Position
+from qmtl.core.order import Order, OrderIntent, OrderType
 from qmtl.engine.matching import MatchingCore
 from qmtl.engine.venue_models import VenueModels
 from qmtl.services.paper_exchange import user_stream
 from qmtl.services.paper_exchange.errors import VenueError
+from qmtl.services.paper_exchange.ledger import Ledger
 from qmtl.services.paper_exchange.records import (
     AlgoRecord,
     FillRecord,
-    IncomeRecord,
     OrderRecord,
     became,
 )
@@ -64,10 +62,10 @@ class PaperAccount:
             leverage=config.leverage,
             margin_mode="cross",
         )
+        self.ledger = Ledger(self.core, self.asset)
         self.orders: dict[int, OrderRecord] = {}
         self.algos: dict[int, AlgoRecord] = {}
         self.fills: list[FillRecord] = []
-        self.incomes: list[IncomeRecord] = []
         self.countdowns: dict[str, int] = {}
         self.is_multi_assets = False
         self.update_ms = 0
@@ -76,11 +74,8 @@ class PaperAccount:
         self._by_client: dict[str, int] = {}
         self._open_algos: dict[str, AlgoRecord] = {}
         self._algo_of: dict[int, AlgoRecord] = {}
-        self._wallet = config.balance
-        self._shadow: dict[tuple[str, PositionSide], Position] = {}
         self._order_ids = count(1_000_001)
         self._algo_ids = count(2_000_001)
-        self._income_ids = count(1)
 
     # --- commands -----------------------------------------------------------------------------
 
@@ -231,9 +226,9 @@ class PaperAccount:
             elif isinstance(event, OrderExpired | OrderRejected):
                 self._finish(event.client_order_id, "EXPIRED", event.reason, ts_ms)
             elif isinstance(event, FundingPaid):
-                self._fund(event, ts_ms)
+                self._send(self.ledger.fund(event, ts_ms))
             elif isinstance(event, Transferred):
-                self._transfer(event, ts_ms)
+                self._send(self.ledger.transfer(event, ts_ms))
 
     def check_triggers(self, ts_ms: int) -> None:
         """Turn conditional orders that the core has triggered into orders."""
@@ -241,6 +236,12 @@ class PaperAccount:
             working = self.core.find_order(str(record.order_id))
             if working is not None and working.is_triggered:
                 self._trigger(record, working.quantity, ts_ms)
+
+    def check_margin(self, ts_ms: int) -> None:
+        """Warn of positions that came close to liquidation."""
+        call = self.ledger.margin_call(ts_ms)
+        if call is not None:
+            self._send(call)
 
     def _accept(self, event: OrderAccepted, ts_ms: int) -> None:
         record = self.orders.get(int(event.client_order_id)) if event.client_order_id.isdigit() else None
@@ -308,13 +309,11 @@ class PaperAccount:
 
     def _fill(self, event: OrderFilled, ts_ms: int) -> None:
         record = self._record_of(event, ts_ms)
-        position = self._position(event.symbol, event.position_side)
-        realized = position.fold(event.side, event.quantity, event.price, ts_ms)
-        self._wallet += realized - event.fee
+        is_liquidation = not event.client_order_id.isdigit()
+        realized = self.ledger.fill(event, ts_ms, is_liquidation=is_liquidation)
         record.executed += event.quantity
         record.value += event.quantity * event.price
         record.update_ms = ts_ms
-        is_liquidation = not event.client_order_id.isdigit()
         is_done = record.executed >= record.intent.quantity
         record.status = "FILLED" if is_done else "PARTIALLY_FILLED"
         if is_done:
@@ -335,14 +334,11 @@ class PaperAccount:
             is_maker=event.is_maker,
         )
         self.fills.append(fill)
-        self._earn(event.symbol, "COMMISSION", -event.fee, event.trade_id, ts_ms)
-        if realized:
-            kind = "INSURANCE_CLEAR" if is_liquidation else "REALIZED_PNL"
-            self._earn(event.symbol, kind, realized, event.trade_id, ts_ms)
         self._send(user_stream.trade_lite(fill, record, ts_ms))
         execution = "CALCULATED" if is_liquidation else "TRADE"
         self._send(user_stream.order_trade_update(record, execution, ts_ms, fill))
-        self._send_account("ORDER", ts_ms, [position], ZERO)
+        position = self.ledger.position(event.symbol, event.position_side)
+        self._send(self.ledger.account_update("ORDER", ts_ms, [position]))
         self._finish_algo(record, ts_ms)
 
     def _finish(self, client_order_id: str, status: str, reason: str, ts_ms: int) -> None:
@@ -367,46 +363,3 @@ class PaperAccount:
             algo.status = "FINISHED"
             algo.update_ms = ts_ms
             self._send(user_stream.algo_update(algo, record, ts_ms))
-
-    def _fund(self, event: FundingPaid, ts_ms: int) -> None:
-        self._wallet += event.amount
-        self._earn(event.symbol, "FUNDING_FEE", event.amount, event.funding_id, ts_ms)
-        held = [p for p in self._shadow.values() if p.symbol == event.symbol and p.quantity]
-        self._send_account("FUNDING_FEE", ts_ms, held, event.amount)
-
-    def _transfer(self, event: Transferred, ts_ms: int) -> None:
-        self._wallet += event.amount
-        self._earn("", "TRANSFER", event.amount, event.transfer_id, ts_ms)
-        self._send_account("DEPOSIT" if event.amount > 0 else "WITHDRAW", ts_ms, [], event.amount)
-
-    def _earn(self, symbol: str, kind: str, amount: Decimal, trade_id: str, ts_ms: int) -> None:
-        self.incomes.append(
-            IncomeRecord(
-                income_id=next(self._income_ids),
-                symbol=symbol,
-                kind=kind,
-                amount=amount,
-                asset=self.asset,
-                info=trade_id or kind,
-                time_ms=ts_ms,
-                trade_id=trade_id,
-            )
-        )
-
-    def _position(self, symbol: str, side: PositionSide) -> Position:
-        held = self._shadow.get((symbol, side))
-        if held is None:
-            held = self._shadow[symbol, side] = Position(symbol, side)
-        return held
-
-    def _send_account(self, reason: str, ts_ms: int, positions: list[Position], change: Decimal) -> None:
-        margin = self.core.margin
-        rows = []
-        for position in positions:
-            mode = margin.modes[position.symbol]
-            isolated = margin.initial(position) if mode == "isolated" and position.quantity else ZERO
-            mark = self.core.book(position.symbol).mark_price()
-            rows.append(user_stream.position_row(position, mark=mark, mode=mode, isolated=isolated))
-        tied = sum((margin.initial(p) for p in margin.open_positions(mode="isolated")), ZERO)
-        balance = (self.asset, self._wallet, self._wallet - tied, change)
-        self._send(user_stream.account_update(reason, ts_ms, balance, rows))

@@ -40,11 +40,15 @@ class PaperExchange:
 
     `start` opens the socket and returns {"rest": http://host:port, "ws": ws://host:port}; both serve
     until `stop`. In manual mode `step` publishes; otherwise the clock does. `extensions` add routes:
-    the WebSocket order API and the spot venue. Raises BarError, FileNotFoundError or OSError when it cannot start.
+    the WebSocket order API and the spot venue. Raises BarError, FileNotFoundError or OSError when it
+    cannot start.
     """
 
     def __init__(
-        self, config: PaperExchangeConfig, clock: Clock, extensions: Iterable[Extension] = (extend_ws_api, extend_spot)
+        self,
+        config: PaperExchangeConfig,
+        clock: Clock,
+        extensions: Iterable[Extension] = (extend_ws_api, extend_spot),
     ) -> None:
         self.config = config
         self.clock = clock

@@ -27,7 +27,8 @@ class Exchange:
     """Everything the routes act on.
 
     `watchers` are called with every publication before it reaches the market streams: other products
-    (spot) move their own books there; `closers` end their sockets when the exchange stops. Raises BarError or FileNotFoundError for bad candles.
+    (spot) move their own books there; `closers` end their sockets when the exchange stops. Raises
+    BarError or FileNotFoundError for bad candles.
     """
 
     def __init__(self, config: PaperExchangeConfig, clock: Clock) -> None:
@@ -146,6 +147,7 @@ class Exchange:
             )
             account.fold(account.core.on_mark(update.symbol, update.close, update.ts_ms), update.ts_ms)
             account.check_triggers(update.ts_ms)
+            account.check_margin(update.ts_ms)
         for watcher in self.watchers:
             watcher(update)
         self._stream(market, update)

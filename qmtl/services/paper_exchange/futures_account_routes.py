@@ -143,7 +143,7 @@ def get_income(call: Call) -> list[dict[str, Any]]:
     start, end = call.integer("startTime"), call.integer("endTime")
     found = [
         income
-        for income in call.account.incomes
+        for income in call.account.ledger.incomes
         if symbol in {None, "", income.symbol}
         and kind in {None, "", income.kind}
         and (start is None or income.time_ms >= start)

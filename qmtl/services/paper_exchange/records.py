@@ -1,6 +1,7 @@
 """Orders, conditional orders, fills and income as the venue remembers and prints them."""
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -11,8 +12,10 @@ from qmtl.core.order import OrderIntent, OrderType, Side, TimeInForce, WorkingTy
 OPEN_STATUSES = frozenset({"NEW", "PARTIALLY_FILLED"})
 
 
+@lru_cache(maxsize=8_192)
 def text(value: Decimal | None, default: str = "0") -> str:
     """Print a number the way the venue does, `default` when there is none."""
+    # An order's answer and messages print the same few numbers some forty times.
     return default if value is None else dump_decimal(value)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from qmtl.core.money import ZERO
@@ -13,6 +14,7 @@ Message = dict[str, Any]
 _STEP = Decimal("1E-8")
 
 
+@lru_cache(maxsize=8_192)
 def money(value: Decimal) -> str:
     """Print an amount of the settle currency, to eight decimals."""
     return text(value.quantize(_STEP))
