@@ -136,9 +136,9 @@ class PaperExchange:
 
     def _mount_streams(self, app: web.Application) -> None:
         serve = self.exchange.hub.serve
+        paths = ("/ws", "/ws/{names:.*}", "/stream", "/stream/{names:.*}")
         for prefix in ("", "/{category:public|market|private}"):
-            for path in ("/ws", "/ws/{names:.*}", "/stream", "/stream/{names:.*}"):
-                app.router.add_get(prefix + path, serve)
+            self._mount(app, [web.get(prefix + path, serve) for path in paths])
 
     def _answer(self, route: Route) -> Callable[[web.Request], Any]:
         """Return the aiohttp handler of one table row."""
