@@ -33,6 +33,11 @@ class OrderRequest(msgspec.Struct, frozen=True):
     method: str
     params: Params
 
+    @property
+    def is_algo(self) -> bool:
+        """Tell whether the Algo service owns the order."""
+        return self.path.endswith("algoOrder")
+
 
 def is_conditional(order: Order) -> bool:
     """Tell whether the order waits for a trigger, so that the Algo endpoints own it."""

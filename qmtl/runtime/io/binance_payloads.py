@@ -14,7 +14,7 @@ from qmtl.core.bar import Bar
 from qmtl.core.event import BalanceReport, FundingPaid, OrderFilled, OrderReport, PositionReport, Transferred
 from qmtl.core.instrument import Instrument
 from qmtl.core.money import ZERO
-from qmtl.core.order import OrderStatus, PositionSide, Side, parse_status
+from qmtl.core.order import OrderStatus, OrderType, PositionSide, Side, parse_status
 from qmtl.runtime.io.binance_account_messages import make_cause
 
 _NO_LIMIT = Decimal(10**9)
@@ -31,6 +31,12 @@ class OrderPayload(msgspec.Struct, frozen=True):
     origQty: Decimal = ZERO
     executedQty: Decimal = ZERO
     avgPrice: Decimal = ZERO
+    type: OrderType = OrderType.LIMIT
+    price: Decimal = ZERO
+    stopPrice: Decimal = ZERO
+    reduceOnly: bool = False
+    closePosition: bool = False
+    positionSide: PositionSide = PositionSide.BOTH
     updateTime: int = 0
 
     @property
@@ -45,6 +51,12 @@ class OrderPayload(msgspec.Struct, frozen=True):
             self.origQty,
             self.executedQty,
             self.avgPrice,
+            self.type,
+            self.price or None,
+            self.stopPrice or None,
+            self.reduceOnly,
+            self.closePosition,
+            self.positionSide,
         )
 
 
@@ -70,6 +82,12 @@ class AlgoPayload(msgspec.Struct, frozen=True):
     side: Side = Side.BUY
     quantity: Decimal | None = None
     actualOrderId: int | str | None = None
+    orderType: OrderType = OrderType.STOP_MARKET
+    price: Decimal | None = None
+    triggerPrice: Decimal | None = None
+    reduceOnly: bool = False
+    closePosition: bool = False
+    positionSide: PositionSide = PositionSide.BOTH
     updateTime: int | None = None
 
     @property
@@ -82,7 +100,20 @@ class AlgoPayload(msgspec.Struct, frozen=True):
         """The same in the engine's words."""
         status = _ALGO_STATUS.get(self.algoStatus, OrderStatus.UNKNOWN)
         quantity = self.quantity or ZERO
-        return OrderReport(self.clientAlgoId, str(self.algoId), self.symbol, status, self.side, quantity)
+        return OrderReport(
+            self.clientAlgoId,
+            str(self.algoId),
+            self.symbol,
+            status,
+            self.side,
+            quantity,
+            type=self.orderType,
+            limit_price=self.price or None,
+            stop_price=self.triggerPrice or None,
+            reduce_only=self.reduceOnly,
+            close_position=self.closePosition,
+            position_side=self.positionSide,
+        )
 
 
 class TradePayload(msgspec.Struct, frozen=True):
@@ -132,6 +163,16 @@ class Restrictions(msgspec.Struct, frozen=True):
     enableFutures: bool = True
     enableReading: bool = True
     ipRestrict: bool = False
+
+
+class AccountPayload(msgspec.Struct, frozen=True):
+    """The account's sums in its settle currency."""
+
+    totalWalletBalance: Decimal
+    availableBalance: Decimal
+    totalUnrealizedProfit: Decimal = ZERO
+    totalMarginBalance: Decimal = ZERO
+    totalMaintMargin: Decimal = ZERO
 
 
 class _Balance(msgspec.Struct):
@@ -216,6 +257,7 @@ parse_algo: Callable[[bytes], AlgoPayload] = _decoder(AlgoPayload)
 parse_algos: Callable[[bytes], list[AlgoPayload]] = _decoder(list[AlgoPayload])
 parse_trades: Callable[[bytes], list[TradePayload]] = _decoder(list[TradePayload])
 parse_error: Callable[[bytes], ErrorPayload] = _decoder(ErrorPayload)
+parse_account: Callable[[bytes], AccountPayload] = _decoder(AccountPayload)
 parse_restrictions: Callable[[bytes], Restrictions] = _decoder(Restrictions)
 
 
@@ -244,15 +286,19 @@ def parse_positions(body: bytes) -> tuple[PositionReport, ...]:
 _IN_FILLS = frozenset({"REALIZED_PNL", "COMMISSION", "INSURANCE_CLEAR"})
 
 
-def parse_incomes(body: bytes) -> tuple[FundingPaid | Transferred, ...]:
-    """Return funding and transfers of an income answer, under the ids the user stream gives them."""
+def parse_incomes(body: bytes) -> tuple[tuple[FundingPaid | Transferred, ...], int, int]:
+    """Return funding and transfers of an income answer, how many rows it had, and the time of the last.
+
+    The ids are those the user stream gives.
+    """
     rows: list[_Income] = _decode_incomes(body)
     causes = (
         make_cause(row.incomeType, row.time, row.asset, row.income, row.symbol)
         for row in rows
         if row.incomeType not in _IN_FILLS
     )
-    return tuple(cause for cause in causes if cause is not None)
+    found = tuple(cause for cause in causes if cause is not None)
+    return found, len(rows), rows[-1].time if rows else 0
 
 
 def parse_exchange_info(body: bytes) -> ExchangeInfo:

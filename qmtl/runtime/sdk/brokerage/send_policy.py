@@ -163,7 +163,7 @@ class SendPolicy:
             if resends >= self._max_retries:
                 raise OrderNotSent(verdict.reason, verdict.retry_after_s) from cause
             resends += 1
-            await self._pause(resends)
+            await self.pause(resends)
 
     async def prove(
         self, client_order_id: str, find: Callable[[], Awaitable[T | None]], ended_ms: float
@@ -189,7 +189,7 @@ class SendPolicy:
                     raise OrderUnknown(
                         f"no answer to a lookup ({verdict.reason})", client_order_id
                     ) from error
-                await self._pause(unanswered)
+                await self.pause(unanswered)
                 continue
             if found is not None:
                 return found
@@ -211,6 +211,11 @@ class SendPolicy:
         if left_s > 0:
             await self._clock.sleep(left_s)
 
+    async def pause(self, k: int) -> None:
+        """Wait before resend `k`, counted from 1."""
+        pause_s = self._random.uniform(0, min(_MAX_PAUSE_S, self._backoff_s * 2 ** (k - 1)))
+        await self._clock.sleep(pause_s)
+
     async def _look(
         self, client_order_id: str, find: Callable[[], Awaitable[T | None]] | None, verdict: Verdict
     ) -> T | None:
@@ -218,7 +223,3 @@ class SendPolicy:
             raise OrderUnknown(verdict.reason, client_order_id)
         # The venue says that it has the id: looking right away is enough to trust an absence.
         return await self.prove(client_order_id, find, self._clock.real_ms() - self._absence_window_s * 1000)
-
-    async def _pause(self, k: int) -> None:
-        pause_s = self._random.uniform(0, min(_MAX_PAUSE_S, self._backoff_s * 2 ** (k - 1)))
-        await self._clock.sleep(pause_s)
