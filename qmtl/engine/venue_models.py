@@ -94,7 +94,7 @@ class VolumeShareSlippage(msgspec.Struct, frozen=True):
     ) -> Decimal:
         """See SlippageModel."""
         share = min(float(quantity) / volume, self.limit) if volume > 0 else self.limit
-        fraction = Decimal(str(self.impact * share * share))
+        fraction = Decimal(str(round(self.impact * share * share, 12)))
         moved = price + price * fraction if is_buy else price - price * fraction
         return _on_tick(moved, instrument.tick_size, is_buy=is_buy)
 

@@ -1,13 +1,14 @@
 """Orders against single prices: each type, each time in force, each refusal."""
 
+from collections.abc import Sequence
 from decimal import Decimal as D
 
 import pytest
 
-from qmtl.core.event import OrderRejected
+from qmtl.core.event import AnyEvent, OrderRejected
 from qmtl.core.fees import MakerTakerFeeModel
 from qmtl.core.interval import DAY_MS
-from qmtl.core.order import PositionSide, TimeInForce, WorkingType
+from qmtl.core.order import Order, PositionSide, TimeInForce, WorkingType
 from qmtl.engine.order_filter import VenueRefusalError
 from qmtl.engine.venue_models import TickSlippage, VenueModels
 from tests.engine.market import NO_FEES, fills, make_core, make_order, names, traded
@@ -15,13 +16,13 @@ from tests.engine.market import NO_FEES, fills, make_core, make_order, names, tr
 GTC, IOC, FOK, GTX = TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTX
 
 
-def reason(events):
+def reason(events: Sequence[AnyEvent]) -> str:
     (event,) = events
     assert type(event) is OrderRejected
     return event.reason
 
 
-def test_a_market_order_takes_the_last_price_and_pays_the_taker_fee():
+def test_a_market_order_takes_the_last_price_and_pays_the_taker_fee() -> None:
     core = make_core(VenueModels(), price=60_000.0)
     events = core.submit(make_order("a", "BUY", "0.010"), 5)
     assert names(events) == ["OrderAccepted", "OrderFilled"]
@@ -31,23 +32,25 @@ def test_a_market_order_takes_the_last_price_and_pays_the_taker_fee():
     assert core.account.wallet == D("9999.76")
 
 
-def test_a_resting_limit_is_a_maker_at_its_price_whatever_the_tick():
+def test_a_resting_limit_is_a_maker_at_its_price_whatever_the_tick() -> None:
     core = make_core(VenueModels(fees=MakerTakerFeeModel(D("0.0002"), D("0.0004"))))
-    assert names(core.submit(make_order("a", "BUY", "1", kind="LIMIT", limit_price=99), 1)) == ["OrderAccepted"]
+    assert names(core.submit(make_order("a", "BUY", "1", kind="LIMIT", limit_price=99), 1)) == [
+        "OrderAccepted"
+    ]
     assert core.on_price("BTCUSDT", 99.1, 2) == []
     (fill,) = fills(core.on_price("BTCUSDT", 98.0, 3))
     assert (fill.price, fill.fee, fill.is_maker) == (D(99), D("0.0198"), True)
     assert core.open_orders() == []
 
 
-def test_through_fills_only_beyond_the_limit():
+def test_through_fills_only_beyond_the_limit() -> None:
     core = make_core(VenueModels(fees=MakerTakerFeeModel(D(0), D(0)), limit_fill="through"))
     core.submit(make_order("a", "BUY", "1", kind="LIMIT", limit_price=99), 1)
     assert core.on_price("BTCUSDT", 99.0, 2) == []
     assert traded(core.on_price("BTCUSDT", 98.9, 3)) == [("a", D(1), D(99))]
 
 
-def test_a_marketable_limit_takes_at_the_market_and_slips_no_further_than_its_limit():
+def test_a_marketable_limit_takes_at_the_market_and_slips_no_further_than_its_limit() -> None:
     core = make_core(VenueModels(slippage=TickSlippage(10)))
     wide = core.submit(make_order("a", "BUY", "1", kind="LIMIT", limit_price=105), 1)
     tight = core.submit(make_order("b", "BUY", "1", kind="LIMIT", limit_price="100.3"), 1)
@@ -55,26 +58,27 @@ def test_a_marketable_limit_takes_at_the_market_and_slips_no_further_than_its_li
     assert not any(fill.is_maker for fill in fills(wide + tight))
 
 
-def test_partial_fills_follow_what_is_available():
+def test_partial_fills_follow_what_is_available() -> None:
     core = make_core()
     core.submit(make_order("a", "SELL", "3", kind="LIMIT", limit_price=101), 1)
     assert traded(core.on_price("BTCUSDT", 101.0, 2, available=D(1))) == [("a", D(1), D(101))]
     order = core.find_order("a")
-    assert order is not None and (order.filled, order.remaining) == (D(1), D(2))
+    assert order is not None
+    assert (order.filled, order.remaining) == (D(1), D(2))
     assert names(core.cancel("a", 3)) == ["OrderCanceled"]
     # A partial fill then cancel leaves the filled quantity.
     assert core.account.net_quantity("BTCUSDT") == D(-1)
     assert core.on_price("BTCUSDT", 105.0, 4) == []
 
 
-def test_a_large_market_order_goes_on_at_the_next_prices():
+def test_a_large_market_order_goes_on_at_the_next_prices() -> None:
     core = make_core()
     core.on_price("BTCUSDT", 100.0, 1, available=D(2))
     assert traded(core.submit(make_order("a", "BUY", "3"), 1)) == [("a", D(2), D(100))]
     assert traded(core.on_price("BTCUSDT", 101.0, 2, available=D(2))) == [("a", D(1), D(101))]
 
 
-def test_time_in_force():
+def test_time_in_force() -> None:
     core = make_core()
     core.on_price("BTCUSDT", 100.0, 1, available=D(1))
     ioc = core.submit(make_order("ioc", "BUY", "3", kind="LIMIT", limit_price=101, time_in_force=IOC), 1)
@@ -90,7 +94,7 @@ def test_time_in_force():
     assert names(far) == ["OrderAccepted", "OrderExpired"]
 
 
-def test_day_and_good_till_date_end_before_they_trade():
+def test_day_and_good_till_date_end_before_they_trade() -> None:
     core = make_core()
     day = make_order("day", "BUY", "1", kind="LIMIT", limit_price=99, time_in_force=TimeInForce.DAY)
     core.submit(day, 5)
@@ -117,7 +121,9 @@ def test_day_and_good_till_date_end_before_they_trade():
         ("TAKE_PROFIT_MARKET", "BUY", 95, 95.1, 94.0),
     ],
 )
-def test_conditional_orders_trigger_once_and_trade_at_the_tick(kind, side, stop, quiet, hit):
+def test_conditional_orders_trigger_once_and_trade_at_the_tick(
+    kind: str, side: str, stop: int, quiet: float, hit: float
+) -> None:
     core = make_core()
     assert names(core.submit(make_order("a", side, "1", kind=kind, stop_price=stop), 1)) == ["OrderAccepted"]
     assert core.on_price("BTCUSDT", quiet, 2) == []
@@ -127,16 +133,17 @@ def test_conditional_orders_trigger_once_and_trade_at_the_tick(kind, side, stop,
     assert reason(core.submit(late, 5)) == "-2021 Order would immediately trigger."
 
 
-def test_a_triggered_stop_limit_rests_at_its_limit():
+def test_a_triggered_stop_limit_rests_at_its_limit() -> None:
     core = make_core()
     core.submit(make_order("a", "SELL", "1", kind="STOP", stop_price=95, limit_price=94), 1)
     assert core.on_price("BTCUSDT", 93.0, 2) == []
     order = core.find_order("a")
-    assert order is not None and order.is_triggered
+    assert order is not None
+    assert order.is_triggered
     assert traded(core.on_price("BTCUSDT", 94.0, 3)) == [("a", D(1), D(94))]
 
 
-def test_a_mark_price_stop_ignores_the_last_price():
+def test_a_mark_price_stop_ignores_the_last_price() -> None:
     core = make_core()
     core.on_mark("BTCUSDT", 100.0, 1)
     stop = make_order(
@@ -147,7 +154,7 @@ def test_a_mark_price_stop_ignores_the_last_price():
     assert traded(core.on_mark("BTCUSDT", 95.0, 3)) == [("a", D(1), D("94.0"))]
 
 
-def test_a_trailing_stop_follows_the_best_price_once_active():
+def test_a_trailing_stop_follows_the_best_price_once_active() -> None:
     core = make_core()
     core.submit(make_order("in", "BUY", "1"), 1)
     trail = make_order(
@@ -157,11 +164,12 @@ def test_a_trailing_stop_follows_the_best_price_once_active():
     for price in (103.0, 101.0, 105.0, 110.0, 109.0):
         assert core.on_price("BTCUSDT", price, 2) == []
     order = core.find_order("t")
-    assert order is not None and order.stop_price == D("108.90")
+    assert order is not None
+    assert order.stop_price == D("108.90")
     assert traded(core.on_price("BTCUSDT", 108.8, 3)) == [("t", D(1), D("108.8"))]
 
 
-def test_one_closing_sale_never_books_a_short():
+def test_one_closing_sale_never_books_a_short() -> None:
     core = make_core()
     core.submit(make_order("in", "BUY", "1"), 1)
     events = core.submit(make_order("out", "SELL", "5", reduce_only=True), 2)
@@ -172,7 +180,7 @@ def test_one_closing_sale_never_books_a_short():
     )
 
 
-def test_resting_reduce_only_orders_end_with_the_position():
+def test_resting_reduce_only_orders_end_with_the_position() -> None:
     core = make_core()
     core.submit(make_order("in", "BUY", "1"), 1)
     core.submit(make_order("target", "SELL", "1", kind="LIMIT", limit_price=110, reduce_only=True), 2)
@@ -181,7 +189,7 @@ def test_resting_reduce_only_orders_end_with_the_position():
     assert core.open_orders() == []
 
 
-def test_close_position_closes_what_is_open_when_it_triggers():
+def test_close_position_closes_what_is_open_when_it_triggers() -> None:
     core = make_core()
     core.submit(make_order("in", "BUY", "1"), 1)
     core.submit(make_order("stop", "SELL", "0", kind="STOP_MARKET", stop_price=95, close_position=True), 2)
@@ -191,7 +199,7 @@ def test_close_position_closes_what_is_open_when_it_triggers():
     assert names(core.on_price("BTCUSDT", 89.0, 6)) == ["OrderExpired"]
 
 
-def test_hedge_mode_keeps_two_positions():
+def test_hedge_mode_keeps_two_positions() -> None:
     core = make_core(hedge_mode=True)
     long, short = PositionSide.LONG, PositionSide.SHORT
     core.submit(make_order("l", "BUY", "2", position_side=long), 1)
@@ -224,14 +232,14 @@ def test_hedge_mode_keeps_two_positions():
         (make_order("a", "SELL", "1", reduce_only=True), "-2022"),
     ],
 )
-def test_refusals_name_binance_codes_and_change_nothing(order, code):
+def test_refusals_name_binance_codes_and_change_nothing(order: Order, code: str) -> None:
     core = make_core(NO_FEES)
     assert reason(core.submit(order, 1)).split(" ")[0] == code
     assert core.open_orders() == []
     assert core.account.wallet == D(10_000)
 
 
-def test_ids_and_symbols():
+def test_ids_and_symbols() -> None:
     core = make_core()
     order = make_order("a", "BUY", "1", kind="LIMIT", limit_price=99)
     core.submit(order, 1)

@@ -13,7 +13,7 @@ from qmtl.engine.venue_models import VenueModels
 from tests.engine.market import NO_FEES, fills, make_bar, make_core, make_order, names, traded
 
 
-def test_the_standard_ladder_has_the_published_deductions():
+def test_the_standard_ladder_has_the_published_deductions() -> None:
     ladder = standard_brackets()
     assert [bracket.deduction for bracket in ladder[:6]] == [0, 50, 950, 11_450, 131_450, 481_450]
     # Continuous at each step: 600,000 x 0.5 % - 50 = 600,000 x 0.65 % - 950
@@ -23,7 +23,7 @@ def test_the_standard_ladder_has_the_published_deductions():
 
 
 @pytest.mark.parametrize(("rate", "side", "paid"), [("0.0001", "BUY", "-0.6"), ("0.0001", "SELL", "0.6")])
-def test_longs_pay_a_positive_rate(rate, side, paid):
+def test_longs_pay_a_positive_rate(rate: str, side: str, paid: str) -> None:
     core = make_core(NO_FEES, price=60_000.0)
     core.submit(make_order("in", side, "0.1"), 1)
     (event,) = core.on_funding("BTCUSDT", D(rate), 28_800_000)
@@ -44,20 +44,20 @@ def test_longs_pay_a_positive_rate(rate, side, paid):
         ("SELL", D(33_000) / D("0.502")),
     ],
 )
-def test_isolated_liquidation_price(side, expected):
+def test_isolated_liquidation_price(side: str, expected: D) -> None:
     core = make_core(NO_FEES, price=60_000.0, leverage=10)
     core.submit(make_order("in", side, "0.5"), 1)
     assert core.liquidation_price("BTCUSDT") == expected
 
 
-def test_cross_liquidation_price_counts_the_wallet_and_the_deduction():
+def test_cross_liquidation_price_counts_the_wallet_and_the_deduction() -> None:
     core = make_core(NO_FEES, price=60_000.0, leverage=20, margin_mode="cross")
     core.submit(make_order("in", "BUY", "2"), 1)
     # wallet 10,000, cost 120,000, second step: 0.5 %, deduction 50
     assert core.liquidation_price("BTCUSDT") == (D(10_000) + 50 - 120_000) / (2 * D("0.005") - 2)
 
 
-def test_hedged_cross_positions_share_one_liquidation_price():
+def test_hedged_cross_positions_share_one_liquidation_price() -> None:
     core = make_core(NO_FEES, price=60_000.0, leverage=20, margin_mode="cross", hedge_mode=True)
     core.submit(make_order("l", "BUY", "0.8", position_side=PositionSide.LONG), 1)
     core.submit(make_order("s", "SELL", "0.3", position_side=PositionSide.SHORT), 1)
@@ -67,7 +67,7 @@ def test_hedged_cross_positions_share_one_liquidation_price():
     assert core.liquidation_price("BTCUSDT", PositionSide.SHORT) == expected
 
 
-def test_an_isolated_position_loses_its_margin_and_no_more():
+def test_an_isolated_position_loses_its_margin_and_no_more() -> None:
     core = make_core(NO_FEES, price=60_000.0, leverage=10)
     core.submit(make_order("in", "BUY", "0.5"), 1)
     core.submit(make_order("add", "BUY", "0.1", kind="LIMIT", limit_price=50_000), 1)
@@ -81,7 +81,7 @@ def test_an_isolated_position_loses_its_margin_and_no_more():
     assert core.account.wallet == D(7_000)
 
 
-def test_a_gap_beyond_the_margin_is_covered_by_insurance():
+def test_a_gap_beyond_the_margin_is_covered_by_insurance() -> None:
     core = make_core(NO_FEES, price=60_000.0, leverage=10)
     core.submit(make_order("in", "BUY", "0.5"), 1)
     events = core.on_price("BTCUSDT", 50_000.0, 2)
@@ -93,7 +93,7 @@ def test_a_gap_beyond_the_margin_is_covered_by_insurance():
     assert core.account.wallet == D(7_000)
 
 
-def test_inside_a_bar_liquidation_comes_at_its_price_and_a_nearer_stop_first():
+def test_inside_a_bar_liquidation_comes_at_its_price_and_a_nearer_stop_first() -> None:
     core = make_core(NO_FEES, price=60_000.0, leverage=10)
     core.submit(make_order("in", "BUY", "0.5"), 1)
     (fill,) = fills(core.on_bar("BTCUSDT", make_bar(1, (60_000, 60_100, 50_000, 59_000)), 120_000))
@@ -107,7 +107,7 @@ def test_inside_a_bar_liquidation_comes_at_its_price_and_a_nearer_stop_first():
     assert traded(events) == [("s", D("0.5"), D(55_000))]
 
 
-def test_cross_liquidation_leaves_no_debt():
+def test_cross_liquidation_leaves_no_debt() -> None:
     core = make_core(NO_FEES, price=60_000.0, leverage=20, margin_mode="cross")
     core.submit(make_order("in", "SELL", "2"), 1)
     assert core.on_price("BTCUSDT", 64_000.0, 2) == []
@@ -116,7 +116,7 @@ def test_cross_liquidation_leaves_no_debt():
     assert core.account.wallet == 0
 
 
-def test_liquidation_watches_the_published_mark():
+def test_liquidation_watches_the_published_mark() -> None:
     core = make_core(NO_FEES, price=60_000.0, leverage=10)
     core.on_mark("BTCUSDT", 60_000.0, 1)
     core.submit(make_order("in", "BUY", "0.5"), 1)
@@ -125,7 +125,7 @@ def test_liquidation_watches_the_published_mark():
     assert core.account.net_quantity("BTCUSDT") == 0
 
 
-def test_margin_is_asked_of_what_opens():
+def test_margin_is_asked_of_what_opens() -> None:
     core = make_core(NO_FEES)
     core.submit(make_order("a", "BUY", "60"), 1)
     assert core.available() == D(4_000)
@@ -140,7 +140,7 @@ def test_margin_is_asked_of_what_opens():
     assert core.account.net_quantity("BTCUSDT") == D(-41)
 
 
-def test_leverage_bounds_the_position():
+def test_leverage_bounds_the_position() -> None:
     core = make_core(NO_FEES, price=60_000.0, first_wallet=D(1_000_000))
     core.set_leverage("BTCUSDT", 125)
     (refused,) = core.submit(make_order("a", "BUY", "1"), 1)
@@ -156,7 +156,7 @@ def test_leverage_bounds_the_position():
         core.set_margin_mode("BTCUSDT", "isolated")
 
 
-def test_added_margin_moves_the_liquidation_price():
+def test_added_margin_moves_the_liquidation_price() -> None:
     core = make_core(NO_FEES, price=60_000.0, leverage=10)
     core.submit(make_order("in", "BUY", "0.5"), 1)
     core.add_margin("BTCUSDT", PositionSide.BOTH, D(1_000))
@@ -166,7 +166,7 @@ def test_added_margin_moves_the_liquidation_price():
         core.add_margin("BTCUSDT", PositionSide.BOTH, D(7_000))
 
 
-def test_cash_mode_sells_what_is_held_and_buys_what_is_paid():
+def test_cash_mode_sells_what_is_held_and_buys_what_is_paid() -> None:
     core = make_core(VenueModels(), margin_mode="cash")
     short = core.submit(make_order("a", "SELL", "1"), 1)
     assert getattr(short[0], "reason", "").startswith("-2010 ")

@@ -1,14 +1,17 @@
 """Whatever is sent and wherever price goes: money is conserved and no order does what it must not."""
 
+from collections.abc import Mapping, Sequence
 from decimal import Decimal as D
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qmtl.core.account import Account
-from qmtl.core.event import FundingPaid, OrderFilled, Transferred
-from qmtl.core.order import PositionSide, Side, TimeInForce, WorkingType
+from qmtl.core.event import AnyEvent, FundingPaid, OrderFilled, Transferred
+from qmtl.core.order import Order, OrderType, PositionSide, Side, TimeInForce, WorkingType
 from qmtl.engine.candle_path import CandlePath
+from qmtl.engine.matching import MatchingCore
 from qmtl.engine.settlement import LIQUIDATION_PREFIX
 from qmtl.engine.venue_models import CandleShare, TickSlippage, UnlimitedLiquidity, VenueModels
 from tests.engine.market import make_bar, make_core, make_order
@@ -21,8 +24,7 @@ ORDERS = st.fixed_dictionaries(
         "side": st.sampled_from(["BUY", "SELL"]),
         "quantity": QUANTITIES,
         "kind": st.sampled_from(
-            ["MARKET", "MARKET", "LIMIT", "LIMIT", "LIMIT", "STOP", "STOP_MARKET"]
-            + ["TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET"]
+            ["MARKET", "MARKET", "LIMIT", "LIMIT", *map(str, OrderType)],
         ),
         "limit_price": NEAR,
         "stop_price": NEAR,
@@ -52,8 +54,8 @@ MODELS = st.builds(
 )
 
 
-def build(number, fields, *, hedged):
-    fields = dict(fields)
+def build(number: int, given_fields: Mapping[str, Any], *, hedged: bool) -> Order:
+    fields = dict(given_fields)
     kind = fields["kind"]
     if kind not in {"LIMIT", "STOP", "TAKE_PROFIT"}:
         fields["limit_price"] = None
@@ -75,12 +77,12 @@ def build(number, fields, *, hedged):
 class Watcher:
     """Folds the events alone and compares what they say with what the orders allow."""
 
-    def __init__(self, account):
+    def __init__(self, account: Account) -> None:
         self.account = Account(wallet=account.wallet, flow=account.flow)
-        self.orders = {}
-        self.filled = {}
+        self.orders: dict[str, Order] = {}
+        self.filled: dict[str, D] = {}
 
-    def take(self, events):
+    def take(self, events: Sequence[AnyEvent]) -> None:
         for event in events:
             if isinstance(event, OrderFilled):
                 self.take_fill(event)
@@ -89,7 +91,7 @@ class Watcher:
             elif isinstance(event, Transferred):
                 self.account.transfer(event.amount)
 
-    def take_fill(self, fill):
+    def take_fill(self, fill: OrderFilled) -> None:
         position = self.account.position(fill.symbol, fill.position_side)
         before = position.quantity
         self.account.fill(position, fill.side, fill.quantity, fill.price, fill.fee, fill.ts_ms)
@@ -99,7 +101,9 @@ class Watcher:
             assert position.is_flat
             return
         intent = self.orders[fill.client_order_id].intent
-        total = self.filled[fill.client_order_id] = self.filled.get(fill.client_order_id, D(0)) + fill.quantity
+        total = self.filled[fill.client_order_id] = (
+            self.filled.get(fill.client_order_id, D(0)) + fill.quantity
+        )
         if not intent.close_position:
             assert total <= intent.quantity
         if intent.limit_price is not None:
@@ -113,7 +117,7 @@ class Watcher:
         if intent.time_in_force is TimeInForce.GTX:
             assert fill.is_maker
 
-    def judge(self, core):
+    def judge(self, core: MatchingCore) -> None:
         core.account.check_conservation()
         assert self.account.wallet == core.account.wallet
         held = {key: p.quantity for key, p in self.account.positions.items() if p.quantity}
@@ -125,7 +129,9 @@ class Watcher:
                 assert self.filled.get(cid, 0) in (0, order.intent.quantity)
 
 
-def act(core, watcher, number, step, *, hedged):
+def act(
+    core: MatchingCore, watcher: Watcher, number: int, step: tuple[Any, ...], *, hedged: bool
+) -> list[AnyEvent]:
     ts_ms = (number + 1) * 60_000
     match step:
         case ("submit", fields):
@@ -154,7 +160,9 @@ def act(core, watcher, number, step, *, hedged):
     leverage=st.sampled_from([1, 5, 50]),
     wallet=st.sampled_from([D(200), D(10_000)]),
 )
-def test_money_is_conserved_and_orders_keep_their_promises(steps, models, hedged, mode, leverage, wallet):
+def test_money_is_conserved_and_orders_keep_their_promises(
+    steps: list[tuple[Any, ...]], models: VenueModels, hedged: bool, mode: str, leverage: int, wallet: D
+) -> None:
     core = make_core(
         models, hedge_mode=hedged, margin_mode=mode, leverage=leverage, first_wallet=wallet, price=100.0
     )
@@ -176,7 +184,7 @@ def test_money_is_conserved_and_orders_keep_their_promises(steps, models, hedged
     ),
     models=MODELS,
 )
-def test_skipping_calm_prices_changes_nothing(steps, models):
+def test_skipping_calm_prices_changes_nothing(steps: list[tuple[Any, ...]], models: VenueModels) -> None:
     """The early way out is an optimisation: a core that never takes it says the same."""
     quick, slow = (make_core(models, leverage=20) for _ in range(2))
     for number, step in enumerate(steps):
