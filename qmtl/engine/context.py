@@ -2,6 +2,7 @@
 
 from bisect import insort
 from collections.abc import Sequence
+from math import ceil
 from typing import TYPE_CHECKING
 
 from qmtl.core.account import Account
@@ -41,7 +42,11 @@ class EngineContext:
     def wake_in(self, real_s: float) -> None:
         """See Context."""
         risk = self._engine.risk
-        due = risk.now_ms + int(real_s * 1000 * risk.speed)
+        speed = risk.speed
+        due = risk.now_ms + max(1, ceil(real_s * 1000 * speed))
+        # A wake one rounding too early would find the time-out not over, and nobody wakes it again.
+        while (due - risk.now_ms) / speed / 1000 < real_s:
+            due += 1
         wakes = self._engine.state.wakes
         if due not in wakes:
             insort(wakes, due)
@@ -63,10 +68,10 @@ class EngineContext:
         engine = self._engine
         if not engine.is_open:
             return
-        engine.note_gate(symbol or next(iter(engine.risk.instruments)), gate)
+        engine.desk.note_gate(symbol or next(iter(engine.risk.instruments)), gate)
         if numbers is not None:
-            engine.numbers = numbers
+            engine.state.numbers = numbers
 
     def note(self, numbers: dict[str, float]) -> None:
         """See Context."""
-        self._engine.numbers = numbers
+        self._engine.state.numbers = numbers

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from qmtl.core.event import LimitSet, RaiseAlert
+from qmtl.core.instrument import Instrument
 from qmtl.core.interval import DAY_MS
 from qmtl.core.limits import RiskLimits
-from qmtl.core.money import ZERO
+from qmtl.core.money import ZERO, parse_decimal
 from qmtl.core.order import (
     DONE,
+    UNSETTLED,
     Order,
     OrderIntent,
     OrderStatus,
@@ -52,6 +54,10 @@ class Guard:
         """Tell whether a stop is owed and not yet working."""
         return any(self.owes(guard) for guard in self._state.guard.values())
 
+    def owes(self, guard: Protection) -> bool:
+        """Tell whether the stop of `guard` does not work at the venue yet, or no more."""
+        return guard.owed_since_ms is not None
+
     # --- the stop at the venue ---------------------------------------------------------------------
 
     def on_position(self, position: Position) -> None:
@@ -66,30 +72,31 @@ class Guard:
                 self._cancel(guard.client_order_id)
                 del self._state.guard[key]
             return
+        instrument = self._risk.instruments.get(position.symbol)
+        if instrument is None:
+            return
         if guard is None:
             guard = self._state.guard[key] = Protection(self._risk.now_ms)
-            self._place(position, guard, setup.catastrophe_stop)
-            return
         order = self._state.protections.get(guard.client_order_id)
-        closing = Side.SELL if position.quantity > 0 else Side.BUY
-        if order is not None and order.intent.side is closing and guard.entry_price == position.entry_price:
+        if order is None:
+            self._place(position, guard)
             return
-        self._cancel(guard.client_order_id)
-        guard.owed_since_ms = self._risk.now_ms
-        self._place(position, guard, setup.catastrophe_stop)
+        side, price = _find_stop(position, instrument, setup.catastrophe_stop)
+        if order.intent.side is not side or order.intent.stop_price != price:
+            # The venue takes one closing stop a position: the next goes out when this one is gone.
+            self._engine.cancel(order)
 
     def on_order(self, order: Order) -> None:
         """Take news of a protecting or flattening order."""
-        if order.intent.role is not Role.PROTECTION or order.status not in DONE:
+        if order.intent.role is not Role.PROTECTION:
             return
-        for key, guard in self._state.guard.items():
-            if guard.client_order_id == order.client_order_id and order.status is not OrderStatus.FILLED:
-                guard.client_order_id = ""
-                guard.owed_since_ms = self._risk.now_ms
-                self._wake(_RETRY_S)
-                self._engine.command(
-                    RaiseAlert("unprotected_position", f"{key}: {order.reason or order.status}")
-                )
+        for key, guard in list(self._state.guard.items()):
+            if guard.client_order_id != order.client_order_id:
+                continue
+            if order.status in DONE:
+                self._on_stop_gone(key, guard, order)
+            elif order.status not in UNSETTLED:
+                guard.owed_since_ms = None
 
     def adopt_stops(self) -> None:
         """After a reconciliation: match stops to positions, place what is missing, cancel the rest."""
@@ -106,37 +113,55 @@ class Guard:
             if position is None or order.intent.side is not closing:
                 self._engine.cancel(order)
             elif guard is None or guard.client_order_id not in self._state.protections:
-                self._state.guard[key] = Protection(
-                    self._risk.now_ms, order.client_order_id, position.entry_price
-                )
+                owed_since_ms = self._risk.now_ms if order.status in UNSETTLED else None
+                self._state.guard[key] = Protection(owed_since_ms, order.client_order_id)
+            elif guard.client_order_id != order.client_order_id:
+                self._engine.cancel(order)
         for key in list(self._state.guard):
             if key not in wanted:
                 del self._state.guard[key]
         for position in wanted.values():
+            if position.symbol not in self._risk.instruments:
+                self._engine.error(
+                    "unprotected_position", f"{_key(position)} is not an instrument of this trader"
+                )
             self.on_position(position)
 
-    def owes(self, guard: Protection) -> bool:
-        """Tell whether the stop is not yet known to work at the venue."""
-        order = self._state.protections.get(guard.client_order_id)
-        return order is None or order.status in {OrderStatus.SUBMITTED, OrderStatus.UNKNOWN}
+    def _on_stop_gone(self, key: str, guard: Protection, order: Order) -> None:
+        guard.client_order_id = ""
+        if guard.owed_since_ms is None:
+            guard.owed_since_ms = self._risk.now_ms
+        if order.status is OrderStatus.FILLED:
+            return
+        if order.status is OrderStatus.CANCELED and not order.filled and self._is_replaceable(key, order):
+            self._place(self._account.positions[key], guard)
+            return
+        self._wake(_RETRY_S)
+        self._engine.command(RaiseAlert("unprotected_position", f"{key}: {order.reason or order.status}"))
 
-    def _place(self, position: Position, guard: Protection, fraction: Decimal) -> None:
-        instrument = self._risk.instruments[position.symbol]
-        entry = position.entry_price
-        is_long = position.quantity > 0
-        # Rounded toward the entry: the stop is never farther than the fraction allows.
-        stop = (
-            instrument.ceil_price(entry * (1 - fraction))
-            if is_long
-            else instrument.floor_price(entry * (1 + fraction))
-        )
+    def _is_replaceable(self, key: str, order: Order) -> bool:
+        """Tell whether a cancelled stop was ours to replace: another one is due for the position."""
+        setup = self._state.setup
+        position = self._account.positions[key]
+        instrument = self._risk.instruments.get(position.symbol)
+        if setup is None or setup.catastrophe_stop is None or instrument is None or not position.quantity:
+            return False
+        due = _find_stop(position, instrument, setup.catastrophe_stop)
+        return due != (order.intent.side, order.intent.stop_price)
+
+    def _place(self, position: Position, guard: Protection) -> None:
+        setup = self._state.setup
+        instrument = self._risk.instruments.get(position.symbol)
+        if setup is None or setup.catastrophe_stop is None or instrument is None:
+            return
+        side, price = _find_stop(position, instrument, setup.catastrophe_stop)
         order = self._engine.submit(
             OrderIntent(
                 symbol=position.symbol,
-                side=Side.SELL if is_long else Side.BUY,
+                side=side,
                 quantity=abs(position.quantity),
                 type=OrderType.STOP_MARKET,
-                stop_price=stop,
+                stop_price=price,
                 close_position=True,
                 position_side=position.side,
                 working_type=WorkingType.MARK_PRICE,
@@ -145,8 +170,8 @@ class Guard:
             )
         )
         guard.client_order_id = order.client_order_id if order is not None else ""
-        guard.entry_price = entry
-        self._wake(UNPROTECTED_S)
+        guard.tried_ms = self._risk.now_ms
+        self._wake(_RETRY_S if order is None else UNPROTECTED_S)
 
     def _cancel(self, client_order_id: str) -> None:
         order = self._state.protections.get(client_order_id)
@@ -154,21 +179,19 @@ class Guard:
             self._engine.cancel(order)
 
     def _watch_stops(self) -> None:
-        setup = self._state.setup
-        if setup is None or setup.catastrophe_stop is None:
-            return
         for key, guard in list(self._state.guard.items()):
-            if not self.owes(guard):
+            if guard.owed_since_ms is None:
                 continue
-            waited_s = self._elapsed_s(guard.owed_since_ms)
             position = self._account.positions[key]
+            waited_s = self._elapsed_s(guard.owed_since_ms)
             if waited_s >= UNPROTECTED_S and self._state.flatten is None:
-                self._engine.error(
-                    "unprotected_position", f"{key} had no stop at the venue for {waited_s:.0f} s"
-                )
-                self.flatten("engine", f"{key} had no stop at the venue for {waited_s:.0f} s")
-            elif not guard.client_order_id and position.quantity and waited_s >= _RETRY_S:
-                self._place(position, guard, setup.catastrophe_stop)
+                why = f"{key} had no stop at the venue for {waited_s:.0f} s"
+                self._engine.error("unprotected_position", why)
+                self.flatten("engine", why)
+            elif guard.client_order_id not in self._state.protections and (
+                self._elapsed_s(guard.tried_ms) >= _RETRY_S
+            ):
+                self._place(position, guard)
 
     # --- FLATTEN -----------------------------------------------------------------------------------
 
@@ -179,23 +202,29 @@ class Guard:
             if order.intent.role is not Role.FLATTEN:
                 self._engine.cancel(order)
         self._state.flatten = Flatten(who, self._risk.now_ms)
+        for position in self._account.positions.values():
+            if position.quantity and position.symbol not in self._risk.instruments:
+                what = f"{_key(position)} is not an instrument of this trader and stays open"
+                self._engine.error("not_flattened", what)
         self._close_all()
 
     def _close_all(self) -> None:
-        closing = {o.intent.symbol for o in self._risk.working.values() if o.intent.role is Role.FLATTEN}
+        working = [o.intent for o in self._risk.working.values() if o.intent.role is Role.FLATTEN]
+        closing = {(intent.symbol, intent.position_side) for intent in working}
         flat = True
         for position in list(self._account.positions.values()):
-            if not position.quantity:
+            instrument = self._risk.instruments.get(position.symbol)
+            if not position.quantity or instrument is None:
                 continue
             flat = False
-            if position.symbol in closing:
+            if (position.symbol, position.side) in closing:
                 continue
             is_hedged = position.side is not PositionSide.BOTH
             self._engine.submit(
                 OrderIntent(
                     symbol=position.symbol,
                     side=Side.SELL if position.quantity > 0 else Side.BUY,
-                    quantity=abs(position.quantity),
+                    quantity=min(abs(position.quantity), instrument.market_max_quantity),
                     reduce_only=not is_hedged,
                     position_side=position.side,
                     role=Role.FLATTEN,
@@ -241,11 +270,17 @@ class Guard:
         if state.peak_equity:
             state.peak_equity += amount
 
+    def on_first_account(self) -> None:
+        """The account was just learned: what it lost before is not this trader's day."""
+        self._state.day = -1
+        self._state.peak_equity = ZERO
+
     def on_resume(self) -> None:
         """A person accepted the losses so far: measure anew, or the next price would stop trading again."""
         state = self._state
         state.day_start_equity = state.peak_equity = self._account.equity()
         state.foreign_orders.clear()
+        state.flatten = None
 
     def set_limit(self, event: LimitSet) -> None:
         """Change one limit of the running session."""
@@ -259,7 +294,15 @@ class Guard:
             return
         value: Decimal | int | None = None
         if event.value is not None:
-            value = int(event.value) if event.name in _WHOLE else Decimal(event.value)
+            try:
+                value = parse_decimal(event.value, event.name)
+                if value < ZERO or (event.name in _WHOLE and value != value.to_integral_value()):
+                    raise ValueError(f"{event.name}: {event.value} is negative or no whole number")
+            except ValueError as error:
+                # The event is journaled already: it must fold to the same at every replay.
+                self._engine.error("bad_limit", str(error))
+                return
+            value = int(value) if event.name in _WHOLE else value
         limits = msgspec.structs.replace(setup.limits, **{event.name: value})
         self._state.setup = msgspec.structs.replace(setup, limits=limits)
         self._engine.watch_losses(on=limits.max_daily_loss is not None or limits.max_drawdown is not None)
@@ -276,14 +319,27 @@ class Guard:
                 flatten.sent_ms = self._risk.now_ms
                 flatten.rounds += 1
                 self._close_all()
-            elif all(not p.quantity for p in self._account.positions.values()):
-                self._state.flatten = None
+            else:
+                self._end_flatten()
+
+    def _end_flatten(self) -> None:
+        instruments = self._risk.instruments
+        if not any(p.quantity and p.symbol in instruments for p in self._account.positions.values()):
+            self._state.flatten = None
 
     def _elapsed_s(self, since_ms: int) -> float:
         return (self._risk.now_ms - since_ms) / self._risk.speed / 1000
 
     def _wake(self, real_s: float) -> None:
         self._engine.context.wake_in(real_s)
+
+
+def _find_stop(position: Position, instrument: Instrument, fraction: Decimal) -> tuple[Side, Decimal]:
+    """Return side and trigger of a position's stop, rounded toward the entry: never farther than allowed."""
+    entry = position.entry_price
+    if position.quantity > 0:
+        return Side.SELL, instrument.ceil_price(entry * (1 - fraction))
+    return Side.BUY, instrument.floor_price(entry * (1 + fraction))
 
 
 def _key(position: Position) -> str:

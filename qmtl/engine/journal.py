@@ -34,6 +34,10 @@ class JournalError(BrokerageError):
     """The journal is not durable, not ours, or not readable; nothing was sent."""
 
 
+class DivergenceError(Exception):
+    """Replaying decided something else than what is recorded; the message names the record."""
+
+
 class MemoryJournal:
     """A journal that is a list; durable as long as the process."""
 
@@ -70,8 +74,8 @@ class SqliteJournal:
         self._seq = self._last_seq()
         try:
             self._db.execute("INSERT INTO epochs VALUES (?, ?, ?)", (epoch, opened_ms, self._seq))
-            self._db.execute("COMMIT") if self._db.in_transaction else None
         except sqlite3.Error as error:
+            self._db.close()
             raise _failure(path, error) from error
 
     @property
@@ -81,9 +85,10 @@ class SqliteJournal:
 
     def append(self, event: AnyEvent) -> None:
         """See ports.EventJournal."""
+        body = dump_event(event)
         self._seq += 1
         key = getattr(event, "client_order_id", None)
-        self._buffer.append((self._seq, event.ts_ms, type(event).__name__, key or None, dump_event(event)))
+        self._buffer.append((self._seq, event.ts_ms, type(event).__name__, key or None, body))
 
     def extend(self, events: Iterable[AnyEvent]) -> None:
         """See ports.EventJournal."""
@@ -116,7 +121,10 @@ class SqliteJournal:
 
     def snapshot(self) -> tuple[int, bytes] | None:
         """Return (seq, body) of the newest snapshot, or None."""
-        row = self._db.execute("SELECT seq, body FROM snapshots ORDER BY seq DESC LIMIT 1").fetchone()
+        try:
+            row = self._db.execute("SELECT seq, body FROM snapshots ORDER BY seq DESC LIMIT 1").fetchone()
+        except sqlite3.Error as error:
+            raise _failure(self.path, error) from error
         return None if row is None else (row[0], row[1])
 
     def store_snapshot(self, body: bytes, digest: str, ts_ms: int) -> None:
@@ -140,8 +148,14 @@ class SqliteJournal:
         """Move market data of UTC days before `before_day` that a snapshot covers into sealed segments."""
         self.commit()
         newest = self.snapshot()
-        if newest is not None:
+        if newest is None:
+            return
+        try:
             seal_days(self._db, self.path, before_day, newest[0])
+        except (sqlite3.Error, OSError) as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise JournalError(f"{self.path}: {error}") from error
 
     def intents(self) -> Iterator[IntentRecorded]:
         """Yield every intent ever recorded, in order."""
@@ -160,19 +174,12 @@ class SqliteJournal:
         for seq, body in self._db.execute(query, (client_order_id,)):
             yield seq, parse_event(body)
 
-    def backup(self, target: Path) -> None:
-        """Copy the committed journal to `target` while it is in use."""
-        self.commit()
-        copy = sqlite3.connect(target)
-        try:
-            self._db.backup(copy)
-        finally:
-            copy.close()
-
     def close(self) -> None:
         """See ports.EventJournal."""
-        self.commit()
-        self._db.close()
+        try:
+            self.commit()
+        finally:
+            self._db.close()
 
     def _last_seq(self) -> int:
         row = self._db.execute(
@@ -188,7 +195,7 @@ def read_events(db: sqlite3.Connection, path: Path, after_seq: int = 0) -> Itera
     try:
         for seq, body in read_records(db, path, after_seq):
             yield seq, parse_event(body)
-    except (SegmentError, msgspec.DecodeError) as error:
+    except (SegmentError, msgspec.DecodeError, sqlite3.Error) as error:
         message = f"{path}: {error}"
         raise JournalError(message) from error
 
@@ -200,43 +207,79 @@ def open_journal(path: Path) -> sqlite3.Connection:
         raise JournalError(message)
     try:
         db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None)
-        _check_version(db, path)
     except sqlite3.Error as error:
         raise _failure(path, error) from error
+    try:
+        _check_version(db, path)
+    except JournalError:
+        db.close()
+        raise
     return db
 
 
 def _open(path: Path, account: str) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(path, isolation_level=None)
+    except (OSError, sqlite3.Error) as error:
+        message = f"{path}: {error}"
+        raise JournalError(message) from error
+    try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=FULL")
-        if db.execute("SELECT 1 FROM sqlite_master WHERE name = 'meta'").fetchone() is None:
-            db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")
-            db.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
-            db.execute("INSERT INTO meta VALUES ('account', ?)", (account,))
+        _create(db, account)
         _check_version(db, path)
-        owner = db.execute("SELECT value FROM meta WHERE key = 'account'").fetchone()
+        _check_account(db, path, account)
     except sqlite3.Error as error:
+        db.close()
         raise _failure(path, error) from error
-    if account and owner is not None and owner[0] and owner[0] != account:
-        message = f"{path}: this journal is of account {owner[0]}, not {account}"
-        raise JournalError(message)
+    except JournalError:
+        db.close()
+        raise
     return db
+
+
+def _create(db: sqlite3.Connection, account: str) -> None:
+    """Write the schema into an empty file, whole or not at all; other people's databases stay as they are."""
+    if db.execute("SELECT 1 FROM sqlite_master").fetchone() is not None:
+        return
+    db.execute("BEGIN IMMEDIATE")
+    for statement in _SCHEMA.split(";"):
+        if statement.strip():
+            db.execute(statement)
+    db.execute("INSERT INTO meta VALUES ('schema_version', ?)", (str(SCHEMA_VERSION),))
+    db.execute("INSERT INTO meta VALUES ('account', ?)", (account,))
+    db.execute("COMMIT")
 
 
 def _check_version(db: sqlite3.Connection, path: Path) -> None:
     try:
         row = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise _failure(path, error) from error
+        row = None
     except sqlite3.Error as error:
         message = f"{path}: not a qmtl journal ({error})"
         raise JournalError(message) from error
+    if row is None or not str(row[0]).isdigit():
+        message = f"{path}: not a qmtl journal"
+        raise JournalError(message)
     version = int(row[0])
     if version > SCHEMA_VERSION:
         known = f"this one reads up to {SCHEMA_VERSION}"
         message = f"{path}: written by a newer qmtl (journal version {version}; {known})"
         raise JournalError(message)
+
+
+def _check_account(db: sqlite3.Connection, path: Path, account: str) -> None:
+    row = db.execute("SELECT value FROM meta WHERE key = 'account'").fetchone()
+    owner = "" if row is None else row[0]
+    if account and owner and owner != account:
+        message = f"{path}: this journal is of account {owner}, not {account}"
+        raise JournalError(message)
+    if account and not owner:
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('account', ?)", (account,))
 
 
 def _failure(path: Path, error: sqlite3.Error) -> JournalError:

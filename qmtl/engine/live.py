@@ -7,16 +7,20 @@ from typing import Any, Protocol
 from qmtl.core.event import (
     AnyEvent,
     CancelOrder,
+    CancelRejected,
     Command,
     EntriesPaused,
-    OrderFilled,
+    FeedStateChanged,
+    OrderUnsettled,
     RequestReconcile,
+    SessionStarted,
     SubmitOrder,
     TimerFired,
 )
 from qmtl.core.order import BrokerageError, Order, OrderStatus
 from qmtl.engine.engine import Engine
 from qmtl.engine.ports import Clock, EventJournal, Feed, MatchingVenue, Reach, Venue
+from qmtl.engine.replay import Build, begin_session
 
 COMMIT_EVERY_MS = 100.0
 """Events that led to no intent wait at most so long for their group."""
@@ -25,11 +29,16 @@ TIMER_EVERY_S = 0.05
 HEARTBEAT_MS = 250.0
 SETTLE_EVERY_S = 2.0
 RECONCILE_PAUSE_S = 1.0
+RECONCILE_PAUSE_MAX_S = 30.0
+UNANSWERED_S = 10.0
+"""A submit without any answer for so long counts as unsettled; venues have time-outs of their own below."""
+
 SNAPSHOT_EVERY = 50_000
 FILL_OVERLAP_MS = 60_000
 LOOP_LIMIT_MS = 5_000.0
 
 _UNKNOWN = OrderStatus.UNKNOWN
+_SUBMITTED = OrderStatus.SUBMITTED
 
 
 class DomainViolation(BrokerageError):  # noqa: N818 - a published name
@@ -98,10 +107,12 @@ class LiveEngine:
         self._observer = observer
         self._checkpoint = checkpoint
         self._tasks: set[asyncio.Task[None]] = set()
+        self._in_flight: dict[str, asyncio.Task[None]] = {}
         self._stopping = asyncio.Event()
         self._reconcile_why = ""
         self._reconciling = False
         self._since_ms = 0
+        self._is_ended = False
         self._committed_ms = clock.real_ms()
         self._turned_ms = clock.real_ms()
         self._heartbeat_ms = clock.real_ms()
@@ -110,6 +121,10 @@ class LiveEngine:
 
     # --- events ------------------------------------------------------------------------------------
 
+    def begin(self, event: SessionStarted, build: Build) -> None:
+        """Start the session: `build` makes a fresh strategy where its parameters changed."""
+        self._obey(begin_session(self.engine, event, build))
+
     def take(self, event: AnyEvent) -> None:
         """Process one event now: fold it, make its decisions durable, send them."""
         matching = self._matching
@@ -117,8 +132,6 @@ class LiveEngine:
             for caused in matching.on_market(event):
                 self._process(caused)
         self._process(event)
-        if isinstance(event, OrderFilled) and event.ts_ms > self._since_ms:
-            self._since_ms = event.ts_ms
 
     def _process(self, event: AnyEvent) -> None:
         observer = self._observer
@@ -129,13 +142,22 @@ class LiveEngine:
             return
         if observer is not None:
             observer.on_decided(self.clock.real_ms() - start)
+        self._obey(commands)
+
+    def _obey(self, commands: tuple[Command, ...]) -> None:
         self._commit()
         for command in commands:
             self._carry_out(command)
 
     def _commit(self) -> None:
         start = self.clock.real_ms()
-        self._journal.commit()
+        try:
+            self._journal.commit()
+        except BrokerageError as error:
+            # What was decided is not durable and will not be sent: going on would trade on orders that
+            # do not exist.
+            self._fail(error)
+            raise
         self._committed_ms = self.clock.real_ms()
         if self._observer is not None:
             self._observer.on_committed(self._committed_ms - start)
@@ -146,61 +168,86 @@ class LiveEngine:
         elif isinstance(command, CancelOrder):
             self._cancel(command.order)
         elif isinstance(command, RequestReconcile):
-            self._reconcile_why = command.why
+            self._request_reconcile(command.why)
         elif self._observer is not None:
             self._observer.on_alert(command.code, command.detail)
+
+    def _request_reconcile(self, why: str) -> None:
+        if self._venue is None:
+            return
+        if not self._reconcile_why:
+            # Fixed now: a fill that comes before the question is asked must not hide older ones.
+            known_ms = self.engine.state.fills_ms or self.clock.now_ms()
+            self._since_ms = max(0, known_ms - int(FILL_OVERLAP_MS * self.clock.speed))
+        self._reconcile_why = why or "asked"
 
     def _submit(self, order: Order) -> None:
         if self._matching is not None:
             self._take_all(self._matching.submit(order, self.engine.risk.now_ms))
         elif self._venue is not None:
-            self._spawn(self._answer(self._venue.submit(order)))
+            key = order.client_order_id
+            self._in_flight[key] = task = self._spawn(self._send(self._venue, order))
+            task.add_done_callback(lambda _: self._in_flight.pop(key, None))
 
     def _cancel(self, order: Order) -> None:
         if self._matching is not None:
             self._take_all(self._matching.cancel(order, self.engine.risk.now_ms))
         elif self._venue is not None:
-            self._spawn(self._answer(self._venue.cancel(order)))
+            self._spawn(self._recall(self._venue, order))
 
-    async def _answer(self, call: Coroutine[Any, Any, Sequence[AnyEvent]]) -> None:
+    async def _send(self, venue: Venue, order: Order) -> None:
         start = self.clock.real_ms()
-        self._take_all(await call)
+        try:
+            events = await venue.submit(order)
+        except BrokerageError as error:
+            events = [OrderUnsettled(self.clock.now_ms(), order.client_order_id, _text(error))]
+        self._take_all(events)
         if self._observer is not None:
             self._observer.on_answered(self.clock.real_ms() - start)
 
+    async def _recall(self, venue: Venue, order: Order) -> None:
+        try:
+            events = await venue.cancel(order)
+        except BrokerageError as error:
+            events = [CancelRejected(self.clock.now_ms(), order.client_order_id, _text(error))]
+        self._take_all(events)
+
     def _take_all(self, events: Sequence[AnyEvent]) -> None:
         for event in events:
-            if isinstance(event, OrderFilled) and event.ts_ms > self._since_ms:
-                self._since_ms = event.ts_ms
             self._process(event)
 
     # --- running -----------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Run until `stop`; raises what stopped it when that was not asked for."""
-        self._since_ms = max(self._since_ms, self._last_fill_ms())
         drivers = [self._spawn(self._drain(feed)) for feed in self._feeds]
         drivers.append(self._spawn(self._keep_time()))
         if self._venue is not None:
             drivers.append(self._spawn(self._keep_reconciled(self._venue)))
-        await self._stopping.wait()
-        for task in drivers:
-            task.cancel()
-        for feed in self._feeds:
-            await feed.aclose()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._commit()
+        try:
+            await self._stopping.wait()
+        finally:
+            self._is_ended = True
+            for task in list(self._tasks):
+                task.cancel()
+            for feed in self._feeds:
+                await feed.aclose()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._failure is not None:
             raise self._failure
+        self._commit()
+        if self._checkpoint is not None:
+            self._checkpoint()
 
     async def stop(self, why: str, wait_s: float = 5.0) -> None:
-        """Take no more entries, cancel open entry orders, leave protection, then end `run`."""
+        """Take no more entries, cancel open entry orders, leave protection, then end `run`.
+
+        Entries that are still open and orders still unanswered are waited for up to `wait_s`.
+        """
         if not self._stopping.is_set() and self._failure is None:
             self.take(EntriesPaused(self.clock.now_ms(), why))
             deadline = self.clock.real_ms() + wait_s * 1000
-            while self._entries_working() and self.clock.real_ms() < deadline:
+            while (self._in_flight or self._entries_working()) and self.clock.real_ms() < deadline:
                 await self.clock.sleep(0.02)
         self._stopping.set()
 
@@ -211,9 +258,6 @@ class LiveEngine:
     def _entries_working(self) -> bool:
         return any(o.intent.role == "entry" for o in self.engine.risk.working.values())
 
-    def _last_fill_ms(self) -> int:
-        return max((o.updated_ms for o in self.engine.state.finished.values() if o.filled), default=0)
-
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
@@ -222,14 +266,22 @@ class LiveEngine:
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None and self._failure is None:
+        if not task.cancelled() and (error := task.exception()) is not None:
             # A driver that dies silently would leave positions unwatched: stop, and let `run` raise it.
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failure is None:
             self._failure = error
-            self._stopping.set()
+        self._stopping.set()
 
     async def _drain(self, feed: Feed) -> None:
         async for event in feed.events():
             self.take(event)
+        if self._venue is not None and not self._stopping.is_set():
+            # Nobody else would notice that this process has gone blind.
+            name = type(feed).__name__
+            self.take(FeedStateChanged(self.clock.now_ms(), name, is_fresh=False, reason="the feed ended"))
 
     async def _keep_time(self) -> None:
         clock = self.clock
@@ -251,25 +303,51 @@ class LiveEngine:
     async def _keep_reconciled(self, venue: Venue) -> None:
         clock = self.clock
         settled_ms = clock.real_ms()
+        pause_s = RECONCILE_PAUSE_S
+        next_ms = 0.0
         while True:
             await clock.sleep(TIMER_EVERY_S)
-            if self._reconcile_why:
-                self._reconcile_why = ""
-                self._reconciling = True
-                since = max(0, self._since_ms - FILL_OVERLAP_MS)
-                try:
-                    self._take_all(await venue.reconcile(since, self.engine.orders.open()))
-                except BrokerageError as error:
-                    self._reconcile_why = str(error) or type(error).__name__
-                    if self._observer is not None:
-                        self._observer.on_alert("reconcile_failed", self._reconcile_why)
-                self._reconciling = False
-                await clock.sleep(RECONCILE_PAUSE_S)
+            if self._reconcile_why and clock.real_ms() >= next_ms:
+                await self._reconcile(venue)
+                next_ms = clock.real_ms() + pause_s * 1000
+                # A venue that keeps answering half must not be asked every second for ever.
+                pause_s = (
+                    min(RECONCILE_PAUSE_MAX_S, pause_s * 2) if self._reconcile_why else RECONCILE_PAUSE_S
+                )
             if clock.real_ms() - settled_ms >= SETTLE_EVERY_S * 1000:
                 settled_ms = clock.real_ms()
-                for order in self.engine.orders.open():
-                    if order.status is _UNKNOWN:
-                        self._take_all(await venue.settle(order))
+                await self._settle(venue)
+
+    async def _reconcile(self, venue: Venue) -> None:
+        why, self._reconcile_why = self._reconcile_why, ""
+        since_ms = self._since_ms
+        self._reconciling = True
+        # An order still on its way is neither at the venue nor absent.
+        orders = [o for o in self.engine.orders.open() if o.client_order_id not in self._in_flight]
+        try:
+            self._take_all(await venue.reconcile(since_ms, orders))
+        except BrokerageError as error:
+            self._reconcile_why = _text(error)
+            self._since_ms = since_ms
+            if self._observer is not None:
+                self._observer.on_alert("reconcile_failed", f"{why}: {self._reconcile_why}")
+        finally:
+            self._reconciling = False
+
+    async def _settle(self, venue: Venue) -> None:
+        now_ms, limit_ms = self.clock.now_ms(), UNANSWERED_S * 1000 * self.clock.speed
+        for order in self.engine.orders.open():
+            key = order.client_order_id
+            if order.status is _SUBMITTED and now_ms - order.updated_ms >= limit_ms:
+                if (task := self._in_flight.get(key)) is not None:
+                    task.cancel()
+                self._process(OrderUnsettled(now_ms, key, f"no answer for {UNANSWERED_S:.0f} s"))
+            elif order.status is _UNKNOWN and key not in self._in_flight:
+                try:
+                    self._take_all(await venue.settle(order))
+                except BrokerageError as error:
+                    if self._observer is not None:
+                        self._observer.on_alert("settle_failed", f"{key}: {_text(error)}")
 
     # --- health ------------------------------------------------------------------------------------
 
@@ -286,3 +364,7 @@ class LiveEngine:
         if self._reconcile_why or self._reconciling:
             reasons.append(f"reconciling: {self._reconcile_why or 'running'}")
         return not reasons, reasons
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,5 +1,7 @@
 """The engine's orders: where each stands, moved only along the transition table."""
 
+from decimal import Decimal
+
 from qmtl.core.event import OrderFilled, OrderReport
 from qmtl.core.order import (
     DONE,
@@ -18,6 +20,9 @@ _PENDING_CANCEL = OrderStatus.PENDING_CANCEL
 _UNKNOWN = OrderStatus.UNKNOWN
 _PROTECTION = Role.PROTECTION
 _EARLY = frozenset({OrderStatus.INITIALIZED, OrderStatus.SUBMITTED, OrderStatus.UNKNOWN})
+_EARLY_NEWS = frozenset({OrderStatus.ACCEPTED, OrderStatus.UNKNOWN})
+_KEPT_MS = 120_000
+"""Ended orders stay at least so long: a reconciliation asks again for the fills of the last minute."""
 
 
 class Orders:
@@ -44,8 +49,11 @@ class Orders:
         )
 
     def is_stale_news(self, order: Order, status: OrderStatus) -> bool:
-        """Tell whether `status` repeats or is older than what is known: the ack that lost a race."""
-        return status is order.status or (status is _ACCEPTED and order.status not in _EARLY)
+        """Tell whether `status` repeats or is older than what is known: the ack that lost a race.
+
+        A submit that timed out says "unsettled", when the stream may have told more already.
+        """
+        return status is order.status or (status in _EARLY_NEWS and order.status not in _EARLY)
 
     def move(self, order: Order, status: OrderStatus, ts_ms: int, reason: str = "") -> bool:
         """Move `order` to `status`; False and no change where the table forbids it."""
@@ -67,16 +75,16 @@ class Orders:
             self._finish(order)
         return True
 
-    def fold_fill(self, order: Order, fill: OrderFilled, *, is_flat: bool) -> OrderStatus:
-        """Add a fill's quantity, value and fee; return the state the order must move to."""
+    def fold_fill(self, order: Order, fill: OrderFilled, fee: Decimal, *, is_flat: bool) -> OrderStatus:
+        """Add a fill's quantity, value and `fee` (settle currency); return the state to move to."""
         order.trade_ids.append(fill.trade_id)
         order.filled += fill.quantity
         order.filled_value += fill.quantity * fill.price
-        order.fee += fill.fee
+        order.fee += fee
         if fill.venue_order_id:
             order.venue_order_id = fill.venue_order_id
         # A closePosition order closes whatever is open, be it more or less than when it was written.
-        if order.filled >= order.intent.quantity or (order.intent.close_position and is_flat):
+        if is_flat if order.intent.close_position else order.filled >= order.intent.quantity:
             return _FILLED
         if order.status is _PENDING_CANCEL or order.status in DONE:
             return order.status
@@ -122,5 +130,8 @@ class Orders:
         self._protections.pop(key, None)
         finished = self._finished
         finished[key] = order
-        if len(finished) > FINISHED_KEPT:
-            del finished[next(iter(finished))]
+        while len(finished) > FINISHED_KEPT:
+            oldest = next(iter(finished))
+            if finished[oldest].updated_ms > self._state.risk.now_ms - _KEPT_MS * self._state.risk.speed:
+                break
+            del finished[oldest]

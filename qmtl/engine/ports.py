@@ -72,10 +72,14 @@ class Venue(Protocol):
         """Cancel one order."""
 
     async def settle(self, order: Order) -> Sequence[AnyEvent]:
-        """Ask what became of an order whose outcome is unknown."""
+        """Ask what became of an order whose outcome is unknown; nothing when that cannot be told yet."""
 
     async def reconcile(self, since_ms: int, orders: Sequence[Order]) -> Sequence[AnyEvent]:
-        """Return missed fills since `since_ms`, news of `orders`, and last one AccountReconciled."""
+        """Return missed fills since `since_ms`, news of `orders`, and last one AccountReconciled.
+
+        News of an order that was never taken is OrderRejected (`absent`), once absence is proven; its
+        AccountReconciled is asked for after everything before it. BrokerageError: ask again later.
+        """
 
     async def account(self) -> AccountReconciled:
         """Return open orders, balances and positions as they stand."""

@@ -6,17 +6,13 @@ import msgspec
 
 from qmtl.core.event import INPUTS, AnyEvent, Command, SessionSetup, SessionStarted, dump_event
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import SqliteJournal
+from qmtl.engine.journal import DivergenceError, JournalError, SqliteJournal
 from qmtl.engine.ports import EventJournal
 from qmtl.engine.state import parse_state
 from qmtl.engine.strategy import StrategyPort
 
 Build = Callable[[SessionSetup], StrategyPort]
 """Makes the strategy a session was started with."""
-
-
-class DivergenceError(Exception):
-    """Replaying decided something else than what is recorded; the message names the record."""
 
 
 class Replayed(msgspec.Struct):
@@ -37,12 +33,8 @@ class _Comparing:
         self.seq = 0
         self.records = 0
         self.is_input = False
-        self._peeked: tuple[int, AnyEvent] | None = None
 
     def next(self) -> tuple[int, AnyEvent] | None:
-        if self._peeked is not None:
-            peeked, self._peeked = self._peeked, None
-            return peeked
         return next(self.expected, None)
 
     def append(self, event: AnyEvent) -> None:
@@ -126,6 +118,9 @@ def begin_session(engine: Engine, event: SessionStarted, build: Build) -> tuple[
     after = event.setup
     if before is not None and (before.strategy, before.params) != (after.strategy, after.params):
         engine.use_strategy(build(after))
+        # The new strategy has seen nothing: its warm-up may go over bars the old one knew.
+        engine.state.last_bar_ms.clear()
+        engine.state.notes.clear()
     return engine.process(event)
 
 
@@ -145,7 +140,10 @@ def recover(journal: SqliteJournal, build: Build) -> Engine | None:
 
 
 def _restore(body: bytes, journal: EventJournal, build: Build) -> Engine:
-    setup = parse_state(body).setup
+    try:
+        setup = parse_state(body).setup
+    except msgspec.DecodeError as error:
+        raise JournalError(f"the snapshot cannot be read: {error}") from error
     if setup is None:
         message = "the snapshot was taken before any session"
         raise DivergenceError(message)

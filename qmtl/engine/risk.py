@@ -22,6 +22,8 @@ _STOP_TYPES = frozenset(
     {OrderType.STOP, OrderType.STOP_MARKET, OrderType.TAKE_PROFIT, OrderType.TAKE_PROFIT_MARKET}
 )
 _MINUTE_MS = 60_000
+_LARGEST_PRICE = Decimal(10) ** 15
+"""Beyond this a quotient by the tick leaves the decimal context."""
 
 
 class Approved(msgspec.Struct, frozen=True):
@@ -58,13 +60,20 @@ class RiskAccount(msgspec.Struct, kw_only=True):
     speed: float = 1.0
 
 
+def is_strictly_reducing(order: OrderIntent) -> bool:
+    """Tell whether the venue itself keeps `order` from opening, whatever is held when it fills."""
+    if order.reduce_only or order.close_position:
+        return True
+    side = order.position_side
+    return side is not _BOTH and (side is PositionSide.LONG) != (order.side is _BUY)
+
+
 def is_reducing(order: OrderIntent, account: Account) -> bool:
     """Tell whether `order` can only make |position| smaller."""
     if order.reduce_only or order.close_position:
         return True
-    side = order.position_side
-    if side is not _BOTH:
-        return (side is PositionSide.LONG) != (order.side is _BUY)
+    if order.position_side is not _BOTH:
+        return is_strictly_reducing(order)
     held = account.positions.get(order.symbol)
     if held is None or not held.quantity:
         return False
@@ -87,7 +96,7 @@ def assess(order: OrderIntent, account: RiskAccount, limits: RiskLimits) -> Appr
             return Refused(RefusalCode.HALTED, account.state_why)
         if order.symbol in account.blocked:
             return Refused(RefusalCode.INSTRUMENT_BLOCKED, account.blocked[order.symbol])
-    reducing = is_reducing(order, account.account)
+    reducing = is_reducing(order, account.account) and _leaves_no_flip(order, account)
     if not reducing:
         if account.state is not _ACTIVE:
             return Refused(RefusalCode.REDUCING, account.state_why)
@@ -107,29 +116,33 @@ def find_fault(order: OrderIntent, instrument: Instrument, *, reducing: bool) ->
     Reducing orders are exempt from the minimum notional, as the venue exempts them.
     """
     quantity = order.quantity
+    if not quantity.is_finite():
+        return _invalid(f"quantity {quantity} is not finite")
     if not order.close_position:
         if quantity < instrument.min_quantity:
             return Refused(
                 RefusalCode.BELOW_MINIMUM, f"quantity {quantity} is below {instrument.min_quantity}"
             )
-        if not is_on_step(quantity, instrument.lot_size):
-            return _invalid(f"quantity {quantity} is not a multiple of {instrument.lot_size}")
         largest = instrument.market_max_quantity if order.type is _MARKET else instrument.max_quantity
         if quantity > largest:
             return _invalid(f"quantity {quantity} is above {largest}")
+        if not is_on_step(quantity, instrument.lot_size):
+            return _invalid(f"quantity {quantity} is not a multiple of {instrument.lot_size}")
     price = order.limit_price
-    if order.type in _LIMIT_TYPES and price is None:
-        return _invalid(f"{order.type} needs a limit price")
-    if order.type in _STOP_TYPES and order.stop_price is None:
-        return _invalid(f"{order.type} needs a stop price")
-    for value in (price, order.stop_price):
-        if value is not None and (value <= ZERO or not is_on_step(value, instrument.tick_size)):
+    for value, needing, name in ((price, _LIMIT_TYPES, "limit"), (order.stop_price, _STOP_TYPES, "stop")):
+        if value is None and order.type in needing:
+            return _invalid(f"{order.type} needs a {name} price")
+        if value is not None and not _is_price(value, instrument.tick_size):
             return _invalid(f"price {value} is not a positive multiple of {instrument.tick_size}")
     if price is not None and not reducing and price * quantity < instrument.min_notional:
         return Refused(
             RefusalCode.BELOW_MINIMUM, f"notional {price * quantity} is below {instrument.min_notional}"
         )
     return None
+
+
+def _is_price(value: Decimal, tick: Decimal) -> bool:
+    return value.is_finite() and ZERO < value < _LARGEST_PRICE and is_on_step(value, tick)
 
 
 def _invalid(detail: str) -> Refused:
@@ -153,9 +166,10 @@ def _assess_opening(order: OrderIntent, account: RiskAccount, limits: RiskLimits
 def _assess_notional(order: OrderIntent, account: RiskAccount, limits: RiskLimits) -> Approved | Refused:
     given = order.limit_price or order.stop_price
     last = account.account.marks.get(order.symbol)
-    if last is None:
+    # Without a mark the order's own price stands in for it.
+    mark = given if last is None else Decimal(str(last))
+    if mark is None:
         return Refused(RefusalCode.NO_MARK, f"no price of {order.symbol} is known yet")
-    mark = Decimal(str(last))
     if limits.price_band is not None and given is not None and abs(given / mark - 1) > limits.price_band:
         return Refused(
             RefusalCode.PRICE_BAND, f"price {given} is more than {limits.price_band} away from mark {mark}"
@@ -167,8 +181,7 @@ def _assess_notional(order: OrderIntent, account: RiskAccount, limits: RiskLimit
             RefusalCode.MAX_ORDER_NOTIONAL, f"notional {notional} is above {limits.max_order_notional}"
         )
     if limits.max_position is not None:
-        signed = order.quantity if order.side is _BUY else -order.quantity
-        after = abs(_exposure(order.symbol, account) + signed) * price
+        after = _exposure(order, account) * price
         if after > limits.max_position:
             return Refused(
                 RefusalCode.MAX_POSITION, f"position notional {after} would be above {limits.max_position}"
@@ -176,11 +189,42 @@ def _assess_notional(order: OrderIntent, account: RiskAccount, limits: RiskLimit
     return APPROVED
 
 
-def _exposure(symbol: str, account: RiskAccount) -> Decimal:
-    """Return the signed position plus what working openings would add."""
-    total = account.account.net_quantity(symbol)
-    for order in account.working.values():
-        intent = order.intent
-        if intent.symbol == symbol and not is_reducing(intent, account.account):
-            total += order.remaining if intent.side is _BUY else -order.remaining
-    return total
+def _exposure(order: OrderIntent, account: RiskAccount) -> Decimal:
+    """Return |position| if `order` and every working opening of its side fill, and none of the other side.
+
+    Orders of the other side may never fill, so they make no room.
+    """
+    symbol, side, position_side = order.symbol, order.side, order.position_side
+    key = symbol if position_side is _BOTH else f"{symbol}:{position_side}"
+    held = account.account.positions.get(key)
+    total = ZERO if held is None else held.quantity
+    pending = order.quantity
+    for other in account.working.values():
+        intent = other.intent
+        if (
+            intent.symbol == symbol
+            and intent.side is side
+            and intent.position_side is position_side
+            and not is_strictly_reducing(intent)
+        ):
+            pending += other.remaining
+    return abs(total + pending if side is _BUY else total - pending)
+
+
+def _leaves_no_flip(order: OrderIntent, account: RiskAccount) -> bool:
+    """Tell whether `order` still only reduces once the working orders of its side have filled.
+
+    Two plain SELLs against one long would each reduce, and together open a short.
+    """
+    if not account.working or is_strictly_reducing(order):
+        return True
+    pending = order.quantity
+    fills_now = order.type is _MARKET
+    for other in account.working.values():
+        intent = other.intent
+        if intent.symbol != order.symbol or intent.side is not order.side:
+            continue
+        # What rests reduce-only can fill before a resting order, hardly before one that fills at once.
+        if not (fills_now and is_strictly_reducing(intent)):
+            pending += other.remaining
+    return pending <= abs(account.account.net_quantity(order.symbol))

@@ -1,11 +1,11 @@
 """Sealed daily segments: market data moved out of the journal's table once a snapshot covers it."""
 
 import hashlib
-import heapq
 import os
 import sqlite3
 import zlib
 from collections.abc import Iterator
+from heapq import heappop, heappush
 from pathlib import Path
 
 import msgspec
@@ -60,17 +60,34 @@ def drop_segments(db: sqlite3.Connection, journal: Path, before_day: int) -> int
 
 
 def read_records(db: sqlite3.Connection, journal: Path, after_seq: int) -> Iterator[tuple[int, bytes]]:
-    """Yield (seq, body) of every record after `after_seq`, table and segments merged."""
+    """Yield (seq, body) of every record after `after_seq`, table and segments merged.
+
+    A segment is opened when its first record is due, so that a year of them never lies in memory at once.
+    """
     table = db.execute("SELECT seq, body FROM records WHERE seq > ? ORDER BY seq", (after_seq,))
     sealed = db.execute(
-        "SELECT file, digest FROM segments WHERE last_seq > ? ORDER BY first_seq", (after_seq,)
+        "SELECT first_seq, file, digest FROM segments WHERE last_seq > ? ORDER BY first_seq", (after_seq,)
     ).fetchall()
-    if not sealed:
-        yield from table
-        return
     streams: list[Iterator[tuple[int, bytes]]] = [iter(table)]
-    streams += [_read(folder_of(journal) / name, digest, after_seq) for name, digest in sealed]
-    yield from heapq.merge(*streams)
+    heads: list[tuple[int, bytes, int]] = []
+
+    def advance(number: int) -> None:
+        row = next(streams[number], None)
+        if row is not None:
+            heappush(heads, (*row, number))
+
+    advance(0)
+    for first_seq, name, digest in sealed:
+        while heads and heads[0][0] < first_seq:
+            seq, body, number = heappop(heads)
+            yield seq, body
+            advance(number)
+        streams.append(_read(folder_of(journal) / name, digest, after_seq))
+        advance(len(streams) - 1)
+    while heads:
+        seq, body, number = heappop(heads)
+        yield seq, body
+        advance(number)
 
 
 def _write(folder: Path, day: int, rows: _Rows) -> tuple[str, str]:

@@ -17,11 +17,14 @@ ENTERED, EXITED, REFUSED = 1, 2, 4
 
 
 class Protection(msgspec.Struct):
-    """The venue-side stop of one position: since when it is owed, and the order that gives it."""
+    """The venue-side stop of one position: the order that gives it, since when it is owed.
 
-    owed_since_ms: int
+    `owed_since_ms` is None while a stop works at the venue; `tried_ms` is when one was last sent.
+    """
+
+    owed_since_ms: int | None
     client_order_id: str = ""
-    entry_price: Decimal = ZERO
+    tried_ms: int = 0
 
 
 class Flatten(msgspec.Struct):
@@ -42,8 +45,11 @@ class BarNotes(msgspec.Struct):
 class EngineState(msgspec.Struct, kw_only=True):
     """The folded truth of one account and one strategy.
 
-    `drifts` maps a position key to the venue's quantity and since when it differs from ours; `wakes` are
-    the exchange times the strategy asked for; `strategy` is the strategy's own dumped state in snapshots.
+    `drifts` maps a position key to the venue's quantity and since when it differs from ours; `suspects` holds
+    differences one reconciliation saw and the next must confirm; `foreign_trades` are fills of orders not
+    ours, against booking one twice; `fills_ms` is the exchange time up to which fills are known, 0 before
+    the first; `wakes` are the exchange times somebody waits for; `numbers` what the forming bar's decision
+    compared; `strategy` is the strategy's own dumped state in snapshots.
     """
 
     risk: RiskAccount
@@ -57,10 +63,14 @@ class EngineState(msgspec.Struct, kw_only=True):
     finished: dict[str, Order] = {}
     cancel_wanted: list[str] = []
     notes: dict[str, BarNotes] = {}
+    numbers: dict[str, float] | None = None
     guard: dict[str, Protection] = {}
     flatten: Flatten | None = None
     drifts: dict[str, tuple[Decimal, int]] = {}
+    suspects: dict[str, str] = {}
     foreign_orders: list[str] = []
+    foreign_trades: dict[str, int] = {}
+    fills_ms: int = 0
     wakes: list[int] = []
     has_account: bool = False
     has_mark_feed: bool = False

@@ -8,6 +8,7 @@ from tests.house.tree import ROOT, plant, read_sources
 # The outermost drivers, the send policy, the activation gate and the call into user code.
 ALLOWED = {
     "qmtl.cli.app",
+    "qmtl.engine.engine",
     "qmtl.engine.live",
     "qmtl.engine.strategy",
     "qmtl.runtime.sdk.activation",
