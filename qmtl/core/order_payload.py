@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from base64 import b32encode
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -12,6 +11,9 @@ from qmtl.core.order import OrderIntent, OrderValidationError, PositionSide, Sid
 
 CLIENT_ORDER_ID = re.compile(r"^[A-Za-z0-9_-]{1,36}$")
 CLIENT_ORDER_PREFIX = "q"
+_DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
+_PAIRS = tuple(first + second for first in _DIGITS for second in _DIGITS)
+_SHIFTS = tuple(range(120, -1, -10))
 
 _ALIASES = {
     "amount": "quantity",
@@ -34,24 +36,14 @@ def mint_client_order_id(epoch: str, world: str, strategy: str, ordinal: int, in
     The epoch is random per journal opening and the ordinal counts a strategy's intents, so a restored
     backup never mints an old id again and two equal intents are two orders.
     """
-    fields = (
-        epoch,
-        world,
-        strategy,
-        intent.symbol,
-        str(ordinal),
-        intent.side,
-        intent.type,
-        str(intent.quantity),
-        str(intent.limit_price),
-        str(intent.stop_price),
-        str(intent.time_in_force),
-        intent.position_side,
-        "1" if intent.reduce_only else "0",
-        str(intent.bar_ms),
+    text = (
+        f"{epoch}\x1f{world}\x1f{strategy}\x1f{intent.symbol}\x1f{ordinal}\x1f{intent.side.value}"
+        f"\x1f{intent.type.value}\x1f{intent.quantity}\x1f{intent.limit_price}\x1f{intent.stop_price}"
+        f"\x1f{intent.time_in_force}\x1f{intent.position_side.value}\x1f{intent.reduce_only:d}\x1f{intent.bar_ms}"
     )
-    digest = hashlib.blake2b("\x1f".join(fields).encode(), digest_size=16).digest()
-    return CLIENT_ORDER_PREFIX + b32encode(digest).decode().rstrip("=").lower()
+    number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()) << 2
+    # 130 bits as 13 pairs of base32 digits: the standard library's encoder costs three times the hash.
+    return CLIENT_ORDER_PREFIX + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
 
 
 def to_broker_order(
