@@ -1,7 +1,7 @@
 """JSON logs in UTC milliseconds, with secrets redacted by type and by pattern.
 
-Modules log with the standard library: `logging.getLogger(__name__).info("order_sent", extra={...})`; `set_up`
-renders every record, third parties' included. The message is the event's name, `extra` its fields.
+Modules log with `structlog.get_logger(...)` or the standard library's `logging`, the message being the
+event's name; `set_up` renders every record of both, third parties' included.
 """
 
 import logging
@@ -51,7 +51,6 @@ def set_up(
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.stdlib.ExtraAdder(),
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
         structlog.processors.format_exc_info,
         lambda _logger, _name, event: {**always, **event},
@@ -61,8 +60,8 @@ def set_up(
     ]
     render: Processor = structlog.processors.JSONRenderer() if is_json else _render_line
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
     )
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if path is not None:
@@ -77,6 +76,12 @@ def set_up(
         old.close()
     root.addHandler(handler)
     root.setLevel(level)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
 
 
 def redact(text: str, hidden: Iterable[str] = ()) -> str:

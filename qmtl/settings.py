@@ -151,6 +151,7 @@ class DecisionSection(Section):
     cooldown_s: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 300.0
     entry_timeout_s: Seconds = 30.0
     exit_timeout_s: Seconds = 5.0
+    has_volatility_gate: bool = True
 
 
 class TraderSection(Section):
@@ -188,12 +189,13 @@ class PaperExchangeSection(Section):
     host: Literal["127.0.0.1", "::1", "localhost"] = "127.0.0.1"
     port: Port = 8610
     data: LocalPath | None = None
+    funding: LocalPath | None = None
     symbol: Symbol = "BTCUSDT"
     speed: Factor = 1.0
     seed: int = 7
     wallet: Money = Decimal(10_000)
-    api_key: SecretStr = SecretStr("paper-key")
-    secret: SecretStr = SecretStr("paper-secret")
+    api_key: SecretStr = SecretStr("paper")
+    secret: SecretStr = SecretStr("paper")
 
 
 class ConnectorsSection(Section):

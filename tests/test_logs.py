@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
@@ -23,6 +24,7 @@ def root_logger() -> Iterator[None]:
     for handler in before:
         root.removeHandler(handler)
     yield
+    structlog.reset_defaults()
     for handler in list(root.handlers):
         root.removeHandler(handler)
         handler.close()
@@ -45,6 +47,20 @@ def test_a_record_is_one_json_line_with_the_fields_in_order(tmp_path: Path) -> N
     assert record["quantity"] == 0.01
     assert record["run_id"] == "r1"
     assert "action" not in record
+
+
+def test_structlog_loggers_go_the_same_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "log"
+    logs.set_up(path=path, level="INFO", context={"account": "desk"})
+    logger = structlog.get_logger("qmtl.binance")
+    logger.debug("too_fine")
+    logger.warning("weight_high", used=0.9, api_secret=SECRET)
+    [record] = lines(path)
+    assert (record["event"], record["account"], record["used"]) == ("weight_high", "desk", 0.9)
+    assert record["api_secret"] == logs.REDACTED
+    assert record["logger"] == "qmtl.binance"
+    assert record["action"]
+    assert capsys.readouterr().out == ""
 
 
 def test_warnings_carry_an_action(tmp_path: Path) -> None:
