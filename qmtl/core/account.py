@@ -8,6 +8,10 @@ from qmtl.core.money import ZERO
 from qmtl.core.order import PositionSide, Side
 from qmtl.core.position import Position
 
+# Reading a member off its enum costs as much as a decimal operation on Python 3.11.
+_BUY = Side.BUY
+_BOTH = PositionSide.BOTH
+
 
 class ConservationError(ArithmeticError):
     """Cash and position value no longer add up; trading on would be guessing."""
@@ -32,7 +36,7 @@ class Account(msgspec.Struct):
 
     def position(self, symbol: str, side: PositionSide = PositionSide.BOTH) -> Position:
         """Return the position of `symbol` and `side`, made flat at its first mention."""
-        key = symbol if side is PositionSide.BOTH else f"{symbol}:{side}"
+        key = symbol if side is _BOTH else f"{symbol}:{side}"
         held = self.positions.get(key)
         if held is None:
             held = self.positions[key] = Position(symbol, side)
@@ -54,7 +58,7 @@ class Account(msgspec.Struct):
         """Book one fill and its fee; return the profit realised before the fee."""
         realized = position.fold(side, quantity, price, ts_ms)
         value = quantity * price
-        self.flow += (-value if side is Side.BUY else value) - fee
+        self.flow += (-value if side is _BUY else value) - fee
         self.wallet += realized - fee
         self.realized += realized
         self.fees += fee

@@ -7,6 +7,8 @@ import msgspec
 from qmtl.core.money import CENT_OF_SATOSHI, ZERO
 from qmtl.core.order import PositionSide, Side
 
+_BUY = Side.BUY
+
 
 class Position(msgspec.Struct):
     """One position: signed quantity (base) and signed cost (quote), short is negative.
@@ -37,7 +39,7 @@ class Position(msgspec.Struct):
 
     def fold(self, side: Side, quantity: Decimal, price: Decimal, ts_ms: int) -> Decimal:
         """Apply one fill and return the profit it realised in quote units, before fees."""
-        signed = quantity if side is Side.BUY else -quantity
+        signed = quantity if side is _BUY else -quantity
         held = self.quantity
         if not held or (held > 0) == (signed > 0):
             if not held:

@@ -298,11 +298,24 @@ class MarginBook:
         if len(held) > 1 or (mode == "cross" and len(self.open_positions(mode="cross")) > 1):
             return NOWHERE
         position = held[0]
-        if position.quantity > 0 and mode == "isolated" and self.leverages[symbol] == 1 and not self.added:
-            return EVERYWHERE
+        if mode == "isolated":
+            return self._isolated_band(position)
         price = self.find_liquidation_price(position)
         if price is None:
             return EVERYWHERE
         if position.quantity > 0:
             return (float(price) * (1 + _GUARD), float("inf"))
         return (float("-inf"), float(price) * (1 - _GUARD))
+
+    def _isolated_band(self, position: Position) -> Band:
+        # Floats and the highest step that the way there can touch: early, but cheap at every entry.
+        size, cost = abs(float(position.quantity)), abs(float(position.cost))
+        leverage = self.leverages[position.symbol]
+        is_long = position.quantity > 0
+        if is_long and leverage == 1:
+            return EVERYWHERE
+        reach = abs(position.cost) if is_long else 2 * abs(position.cost)
+        rate = float(find_bracket(self.brackets[position.symbol], reach).rate)
+        if is_long:
+            return ((cost - cost / leverage) / (size * (1 - rate)) * (1 + _GUARD), float("inf"))
+        return (float("-inf"), (cost + cost / leverage) / (size * (1 + rate)) * (1 - _GUARD))

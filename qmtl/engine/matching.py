@@ -260,7 +260,8 @@ class MatchingCore:
 
     def look_around(self, book: MarketBook) -> None:
         """Learn between which prices nothing can happen on `book`, so that a driver may skip them."""
-        book.set_band(self.margin.band(book.symbol))
+        if book.mark is None and not book.is_band_known:
+            book.set_band(self.margin.band(book.symbol))
         book.find_calm()
 
     def on_mark(self, symbol: str, mark: float, ts_ms: int) -> list[AnyEvent]:

@@ -76,7 +76,7 @@ class SimulatedVenue:
             if book is None:
                 return _NOTHING
             self._between_bars[event.symbol] = True
-            if not book.is_band_known:
+            if book.calm_low > book.calm_high:
                 self.core.look_around(book)
             if (
                 book.calm_low < event.low
