@@ -11,10 +11,11 @@ from qmtl.core.event import BarClosed, OrderFilled, PriceUpdated
 from qmtl.core.interval import parse_interval
 from qmtl.core.money import ZERO
 from qmtl.core.order import Order, OrderStatus, OrderType, Role
+from qmtl.core.position import Position
 from qmtl.engine.strategy import Context, SilentStrategy
 from qmtl.trader.collector import Collector
 from qmtl.trader.conditional import BBConditional, RVConditional
-from qmtl.trader.decision import Decision, DecisionParams
+from qmtl.trader.decision import Decision, DecisionParams, quiet_range
 
 _EARLY_S = 0.001
 """Wake-ups are whole milliseconds; a time-out one fraction early is due."""
@@ -72,6 +73,8 @@ class Callback(SilentStrategy):
         # computed for; derived, never saved. An empty range sends every update through the rules.
         self._low, self._high = inf, -inf
         self._held: Decimal | None = None
+        self._direction = 0
+        self._bounds = (0.0, 0.0)
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> "Callback":
@@ -107,15 +110,15 @@ class Callback(SilentStrategy):
         if bar.symbol != self.symbol:
             return
         close = bar.close
-        if not bar.refilled and not bar.warmup:
+        position = ctx.position(bar.symbol)
+        if not (bar.refilled or bar.warmup):
             if self.bands.is_full:
                 ctx.note(self._numbers(close))
-            held = ctx.position(bar.symbol).quantity
-            if not (self._low < close < self._high and held is self._held):
+            if not (self._low < close < self._high and position.quantity is self._held):
                 self._act(ctx, close)
         self.bands.fold(bar.open_ms, close)
         self.volatility.fold(bar.open_ms, close)
-        self._set_range(ctx)
+        self._set_range(position)
 
     def on_fill(self, ctx: Context, fill: OrderFilled, order: Order) -> None:
         """Start the cool-down anew; the position is read from the account."""
@@ -188,7 +191,7 @@ class Callback(SilentStrategy):
                 self._leave(ctx, state.leaving)
         elif self.is_warm:
             self._enter(ctx, price)
-        self._set_range(ctx)
+        self._set_range(position)
 
     def _enter(self, ctx: Context, price: float) -> None:
         conditions: dict[str, Any] = {**self.bands.judge(price), **self.volatility.judge()}
@@ -256,27 +259,32 @@ class Callback(SilentStrategy):
                     if order.intent.role is Role.EXIT:
                         ctx.cancel(order)
 
-    def _set_range(self, ctx: Context) -> None:
-        position = ctx.position(self.symbol)
-        self._held = held = position.quantity
+    def _set_range(self, position: Position) -> None:
+        held = position.quantity
+        if held is not self._held:
+            self._held = held
+            self._direction = (held > 0) - (held < 0)
+            stop, target = self.decision.bounds(held, position.entry_price)
+            self._bounds = (float(stop), float(target))
         if self._state.leaving is not None:
             self._low, self._high = inf, -inf
         else:
-            entry = position.entry_price
             bands = self.bands
-            self._low, self._high = self.decision.quiet_range(bands.levels, bands.past, held, entry)
+            self._low, self._high = quiet_range(
+                self._direction, self._bounds, bands.levels, bands.levels_before
+            )
 
     def _numbers(self, price: float) -> dict[str, float]:
         """What a reason shows: the price, the bands, and how far the nearer inner one is (share of price)."""
         _, upper_inner, upper, lower_inner, lower = self.bands.levels
-        above, below = upper_inner - price, price - lower_inner
+        is_upper_nearer = upper_inner - price < price - lower_inner
         return {
             "close": price,
             "upperInter": upper_inner,
             "upperBand": upper,
             "lowerInter": lower_inner,
             "lowerBand": lower,
-            "distance": min(above, below) / price,
+            "distance": (upper_inner - price if is_upper_nearer else price - lower_inner) / price,
         }
 
     # --- the published face ------------------------------------------------------------------------

@@ -6,6 +6,7 @@ update is decided before it is folded into the bands: it is compared with the ba
 before it. numpy loads inside the frame face only.
 """
 
+from collections import deque
 from itertools import pairwise
 from math import log
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 PAST = 5
 """How many closed candles the PAST booleans look back."""
 
-_Candle5 = tuple[float, float, float, float, float]
-_UNKNOWN: _Candle5 = (0.0, 0.0, 0.0, 0.0, 0.0)
-_GT_INNER, _GT_OUTER = "PASTcloses_gt_upperInter_5t", "PASTcloses_gt_upperBand_5t"
-_LT_INNER, _LT_OUTER = "PASTcloses_lt_lowerInter_5t", "PASTcloses_lt_lowerBand_5t"
+Levels = tuple[float, float, float, float, float]
+"""Close, upperInter, upperBand, lowerInter, lowerBand of one closed candle."""
+
+_UNKNOWN: Levels = (0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 class Candle(Protocol):
@@ -57,11 +58,13 @@ class BBConditional:
         self.window, self.inner, self.outer = window, inner, outer
         self.interval_ms = interval_ms
         self.rt_close = 0.0
+        # Close, upperInter, upperBand, lowerInter, lowerBand of the last closed candle and of the one
+        # before it; zeros until they exist.
+        self.levels: Levels = _UNKNOWN
+        self.levels_before: Levels = _UNKNOWN
         self._moments = RollingMoments(window)
-        self._recent: list[_Candle5] = []
-        self._levels: _Candle5 = _UNKNOWN
-        self._past: dict[str, tuple[bool, ...]] = {}
-        self._compare_past()
+        self._recent: deque[Levels] = deque(maxlen=PAST)
+        self._past: dict[str, tuple[bool, ...]] | None = None
 
     @property
     def is_full(self) -> bool:
@@ -69,14 +72,19 @@ class BBConditional:
         return self._moments.is_full
 
     @property
-    def levels(self) -> _Candle5:
-        """Close, upperInter, upperBand, lowerInter, lowerBand of the last closed candle; zeros before."""
-        return self._levels
-
-    @property
     def past(self) -> dict[str, tuple[bool, ...]]:
         """The PAST booleans of the last five closed candles, newest last."""
-        return self._past
+        past = self._past
+        if past is None:
+            recent = self._recent
+            missing = (False,) * (PAST - len(recent))
+            past = self._past = {
+                "PASTcloses_gt_upperInter_5t": (*missing, *(row[0] > row[1] for row in recent)),
+                "PASTcloses_gt_upperBand_5t": (*missing, *(row[0] > row[2] for row in recent)),
+                "PASTcloses_lt_lowerInter_5t": (*missing, *(row[0] < row[3] for row in recent)),
+                "PASTcloses_lt_lowerBand_5t": (*missing, *(row[0] < row[4] for row in recent)),
+            }
+        return past
 
     @property
     def closes(self) -> "Floats":
@@ -115,10 +123,10 @@ class BBConditional:
     def judge(self, price: float) -> dict[str, Any]:
         """Return PAST (tuples of five) and CURR booleans with `price` as the current price."""
         self.rt_close = price
-        _, upper_inner, upper, lower_inner, lower = self._levels
+        _, upper_inner, upper, lower_inner, lower = self.levels
         is_full = self._moments.is_full
         return {
-            **self._past,
+            **self.past,
             "CURRclose_gt_upperInter": is_full and price > upper_inner,
             "CURRclose_gt_upperBand": is_full and price > upper,
             "CURRclose_lt_lowerInter": is_full and price < lower_inner,
@@ -131,30 +139,12 @@ class BBConditional:
         moments.push(open_ms // self.interval_ms, close)
         if not moments.is_full:
             return
-        mean = moments.mean
-        near, far = self.inner * moments.std, self.outer * moments.std
-        self._levels = (close, mean + near, mean + far, mean - near, mean - far)
-        self._recent.append(self._levels)
-        if len(self._recent) > PAST:
-            del self._recent[0]
-        past = self._past
-        _, upper_inner, upper, lower_inner, lower = self._levels
-        self._past = {
-            _GT_INNER: (*past[_GT_INNER][1:], close > upper_inner),
-            _GT_OUTER: (*past[_GT_OUTER][1:], close > upper),
-            _LT_INNER: (*past[_LT_INNER][1:], close < lower_inner),
-            _LT_OUTER: (*past[_LT_OUTER][1:], close < lower),
-        }
-
-    def _compare_past(self) -> None:
-        recent = self._recent
-        missing = (False,) * (PAST - len(recent))
-        self._past = {
-            _GT_INNER: (*missing, *(row[0] > row[1] for row in recent)),
-            _GT_OUTER: (*missing, *(row[0] > row[2] for row in recent)),
-            _LT_INNER: (*missing, *(row[0] < row[3] for row in recent)),
-            _LT_OUTER: (*missing, *(row[0] < row[4] for row in recent)),
-        }
+        mean, std = moments.mean, moments.std
+        near, far = self.inner * std, self.outer * std
+        self.levels_before = self.levels
+        self.levels = levels = (close, mean + near, mean + far, mean - near, mean - far)
+        self._recent.append(levels)
+        self._past = None
 
     def _column(self, column: int) -> "Floats":
         import numpy as np
@@ -205,9 +195,10 @@ class BBConditional:
     def load(self, state: dict[str, Any]) -> None:
         """Restore what `dump` returned."""
         self._moments.load(state["moments"])
-        self._recent = [(row[0], row[1], row[2], row[3], row[4]) for row in state["recent"]]
-        self._levels = self._recent[-1] if self._recent else _UNKNOWN
-        self._compare_past()
+        rows: list[Levels] = [(row[0], row[1], row[2], row[3], row[4]) for row in state["recent"]]
+        self._recent = deque(rows, maxlen=PAST)
+        self.levels_before, self.levels = [_UNKNOWN, _UNKNOWN, *rows][-2:]
+        self._past = None
 
 
 class RVConditional:
@@ -221,7 +212,6 @@ class RVConditional:
         self.interval_ms = interval_ms
         self._volatility = RealizedVolatility(window)
         self._extremes = RollingExtremes(horizon)
-        self._conditions: dict[str, float] = {"currentRV": False, "maxRV": False, "minRV": False}
         self._seen = 0
 
     @property
@@ -231,32 +221,30 @@ class RVConditional:
 
     def update(self, update: Candle | PriceUpdated | float) -> dict[str, float]:
         """Return currentRV, maxRV, minRV of the closed candles; a closed candle is folded after."""
-        conditions = self._conditions
+        conditions = self.judge()
         if not isinstance(update, float | int | PriceUpdated):
             self.fold(update.open_ms, update.close)
         return conditions
 
     def judge(self) -> dict[str, float]:
         """Return currentRV, maxRV and minRV as of the last closed candle."""
-        return self._conditions
+        if self._seen <= self.horizon:
+            return {"currentRV": False, "maxRV": False, "minRV": False}
+        extremes = self._extremes
+        return {
+            "currentRV": self._volatility.value,
+            "maxRV": extremes.highest,
+            "minRV": extremes.lowest,
+        }
 
     def fold(self, open_ms: int, close: float) -> None:
         """Take the close of the candle that opened at `open_ms`."""
-        volatility, extremes = self._volatility, self._extremes
-        has_before = volatility.is_full
-        before = volatility.value
+        volatility = self._volatility
+        if volatility.is_full:
+            self._extremes.push(volatility.value)
         volatility.push(open_ms // self.interval_ms, close)
-        if has_before:
-            extremes.push(before)
-        if not volatility.is_full:
-            return
-        self._seen += 1
-        if self._seen > self.horizon:
-            self._conditions = {
-                "currentRV": volatility.value,
-                "maxRV": extremes.highest,
-                "minRV": extremes.lowest,
-            }
+        if volatility.is_full:
+            self._seen += 1
 
     def measure(self, frame: Any) -> "dict[str, Floats]":
         """Return currentRV, maxRV, minRV of every row, that row folded; NaN until they exist."""
@@ -289,7 +277,6 @@ class RVConditional:
         return {
             "volatility": self._volatility.dump(),
             "extremes": self._extremes.dump(),
-            "conditions": [float(value) for value in self._conditions.values()],
             "seen": self._seen,
         }
 
@@ -297,7 +284,6 @@ class RVConditional:
         """Restore what `dump` returned."""
         self._volatility.load(state["volatility"])
         self._extremes.load(state["extremes"])
-        self._conditions = dict(zip(("currentRV", "maxRV", "minRV"), state["conditions"], strict=True))
         self._seen = state["seen"]
 
 

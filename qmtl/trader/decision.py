@@ -9,9 +9,9 @@ import msgspec
 
 from qmtl.core.money import ONE, ZERO, ceil_to_step, floor_to_step
 from qmtl.core.order import OrderIntent, OrderType, Role, Side, TimeInForce
+from qmtl.trader.conditional import Levels
 
 Price = float | Decimal
-Levels = tuple[float, float, float, float, float]
 
 
 class DecisionParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,7 +96,7 @@ class Decision:
     def find_exit(self, price: Price, held: Decimal, entry: Decimal, conditions: Mapping[str, Any]) -> str:
         """Return why a position must be left (stop, target, re-entry), or nothing."""
         now = _decimal(price)
-        stop, target = self._bounds(held, entry)
+        stop, target = self.bounds(held, entry)
         if held > 0:
             is_stopped, is_done = now <= stop, now >= target
             past, beyond = "PASTcloses_gt_upperBand_5t", "CURRclose_gt_upperBand"
@@ -148,26 +148,8 @@ class Decision:
             why=why,
         )
 
-    def quiet_range(
-        self, levels: Levels, past: Mapping[str, tuple[bool, ...]], held: Decimal, entry: Decimal
-    ) -> tuple[float, float]:
-        """Return (low, high): at a price strictly between, `trade` returns nothing whatever the gates.
-
-        It spares the rules at most updates. Rounding to float keeps the order of numbers, so a price on
-        a bound is never between.
-        """
-        _, upper_inner, upper, lower_inner, lower = levels
-        if not held:
-            above, below = past["PASTcloses_gt_upperInter_5t"], past["PASTcloses_lt_lowerInter_5t"]
-            has_bands = any(levels)
-            high = upper_inner if has_bands and not (above[-1] or above[-2]) else inf
-            return (lower_inner if has_bands and not (below[-1] or below[-2]) else -inf), high
-        stop, target = map(float, self._bounds(held, entry))
-        if held > 0:
-            return (max(stop, upper) if past["PASTcloses_gt_upperBand_5t"][-1] else stop), target
-        return target, (min(stop, lower) if past["PASTcloses_lt_lowerBand_5t"][-1] else stop)
-
-    def _bounds(self, held: Decimal, entry: Decimal) -> tuple[Decimal, Decimal]:
+    def bounds(self, held: Decimal, entry: Decimal) -> tuple[Decimal, Decimal]:
+        """Return the prices of stop and target of a position of `held` signed base units."""
         params = self.params
         if held > 0:
             return entry * (ONE - params.stop), entry * (ONE + params.target)
@@ -194,3 +176,24 @@ class Decision:
 
 def _decimal(number: Any) -> Decimal:
     return number if isinstance(number, Decimal) else Decimal(str(number))
+
+
+def quiet_range(
+    direction: int, bounds: tuple[float, float], levels: Levels, before: Levels
+) -> tuple[float, float]:
+    """Return (low, high): at a price strictly between, `trade` returns nothing whatever the gates.
+
+    `direction` is the sign of the position, `bounds` its stop and target, `levels` and `before` are those of
+    the last two closed candles. It spares the rules at most updates. Rounding to float keeps the order
+    of numbers, so a price on a bound is never between.
+    """
+    close, upper_inner, upper, lower_inner, lower = levels
+    if not direction:
+        if not upper_inner:
+            return -inf, inf
+        high = inf if close > upper_inner or before[0] > before[1] else upper_inner
+        return (-inf if close < lower_inner or before[0] < before[3] else lower_inner), high
+    stop, target = bounds
+    if direction > 0:
+        return (upper if close > upper > stop else stop), target
+    return target, (lower if close < lower < stop else stop)

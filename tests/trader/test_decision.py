@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmtl.core.order import OrderType, Role, Side, TimeInForce
-from qmtl.trader.decision import Decision, DecisionParams
+from qmtl.trader.conditional import Levels
+from qmtl.trader.decision import Decision, DecisionParams, quiet_range
 
 CALM = {"currentRV": 0.002, "minRV": 0.001, "maxRV": 0.003}
 ENTRY = Decimal(60_000)
@@ -199,37 +200,40 @@ def test_amount_and_parameters_are_used() -> None:
     st.floats(59_000.0, 61_000.0),
     st.floats(0.1, 300.0),
     st.sampled_from(["0", "0.01", "-0.01"]),
-    st.lists(st.booleans(), min_size=8, max_size=8),
+    st.tuples(st.floats(-1.2, 1.2), st.floats(-1.2, 1.2)),
     st.floats(-1.2, 1.2),
 )
 def test_between_the_bounds_of_the_quiet_range_nothing_is_traded(
-    middle: float, width: float, amount: str, flags: list[bool], where: float
+    middle: float, width: float, amount: str, closes: tuple[float, float], where: float
 ) -> None:
     """The bounds come from the same rules; this is what lets the trader skip them at most updates."""
-    levels = (middle, middle + width, middle + 2 * width, middle - width, middle - 2 * width)
-    names = ("gt_upperInter", "gt_upperBand", "lt_lowerInter", "lt_lowerBand")
-    past = {
-        f"PASTcloses_{name}_5t": (False, False, False, flags[2 * n], flags[2 * n + 1])
-        for n, name in enumerate(names)
-    }
+
+    def levels_of(at: float) -> Levels:
+        close = round(middle + at * 3 * width, 1)
+        return (close, middle + width, middle + 2 * width, middle - width, middle - 2 * width)
+
     decision, position = Decision(), Decimal(amount)
-    low, high = decision.quiet_range(levels, past, position, ENTRY)
-    for price in (
-        round(middle + where * 3 * width, 1),
-        low,
-        high,
-        levels[1],
-        levels[2],
-        levels[3],
-        levels[4],
+    last, before = levels_of(closes[0]), levels_of(closes[1])
+    past = {}
+    for band, column, sign in (
+        ("gt_upperInter", 1, 1),
+        ("gt_upperBand", 2, 1),
+        ("lt_lowerInter", 3, -1),
+        ("lt_lowerBand", 4, -1),
     ):
+        beyond = tuple(row[0] * sign > row[column] * sign for row in (before, last))
+        past[f"PASTcloses_{band}_5t"] = (False, False, False, *beyond)
+    stop, target = decision.bounds(position, ENTRY)
+    direction = (position > 0) - (position < 0)
+    low, high = quiet_range(direction, (float(stop), float(target)), last, before)
+    for price in (round(middle + where * 3 * width, 1), low, high, *last[1:]):
         conditions = {
             **past,
             **CALM,
-            "CURRclose_gt_upperInter": price > levels[1],
-            "CURRclose_gt_upperBand": price > levels[2],
-            "CURRclose_lt_lowerInter": price < levels[3],
-            "CURRclose_lt_lowerBand": price < levels[4],
+            "CURRclose_gt_upperInter": price > last[1],
+            "CURRclose_gt_upperBand": price > last[2],
+            "CURRclose_lt_lowerInter": price < last[3],
+            "CURRclose_lt_lowerBand": price < last[4],
         }
         if 0 < price < 1e9 and low < price < high:
             assert decision.trade(price, **conditions, positionAmt=position, entryPrice=ENTRY) == ()
