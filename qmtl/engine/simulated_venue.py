@@ -27,6 +27,7 @@ from qmtl.engine.venue_models import FixedLatency, UnlimitedLiquidity
 FillMode = Literal["next_open", "close"]
 """When an order sent at a bar's close meets the market: at the next bar's open, or at that close."""
 
+_UNSEEN = (-1, 0.0)
 _NOTHING: tuple[AnyEvent, ...] = ()
 
 
@@ -75,7 +76,8 @@ class SimulatedVenue:
             book = self._books.get(event.symbol)
             if book is None:
                 return _NOTHING
-            self._between_bars[event.symbol] = True
+            was_ticked = self._seen.get(event.symbol, _UNSEEN)[0] == event.open_ms if self._seen else False
+            self._between_bars[event.symbol] = not was_ticked
             if book.calm_low > book.calm_high:
                 self.core.look_around(book)
             if (
@@ -93,7 +95,7 @@ class SimulatedVenue:
                     self._marks[event.symbol] = event.close
                 return _NOTHING
             before = self._drain()
-            self._walk = self._take_bar(event, book, before)
+            self._walk = self._take_bar(event, book, before, was_ticked=was_ticked)
             return self._walk
         if type(event) is PriceUpdated:
             return self._take_price(event)
@@ -105,11 +107,13 @@ class SimulatedVenue:
         walk, self._walk = self._walk, None
         return [] if walk is None else list(walk)
 
-    def _take_bar(self, event: BarClosed, book: MarketBook, before: list[AnyEvent]) -> Iterator[AnyEvent]:
+    def _take_bar(
+        self, event: BarClosed, book: MarketBook, before: list[AnyEvent], *, was_ticked: bool
+    ) -> Iterator[AnyEvent]:
         yield from before
         self._between_bars[event.symbol] = False
         yield from self._arrivals(event.open_ms)
-        if self._seen.get(event.symbol, (-1, 0.0))[0] == event.open_ms:
+        if was_ticked:
             book.available = self._share_of(event, book)
             yield from self.core.on_price(
                 event.symbol, event.close, event.ts_ms, book.available, event.volume
@@ -140,7 +144,7 @@ class SimulatedVenue:
         return events
 
     def _share_of(self, event: BarClosed | PriceUpdated, book: MarketBook) -> Decimal | None:
-        seen_ms, seen = self._seen.get(event.symbol, (-1, 0.0))
+        seen_ms, seen = self._seen.get(event.symbol, _UNSEEN)
         traded = event.volume - seen if seen_ms == event.open_ms else event.volume
         self._seen[event.symbol] = (event.open_ms, event.volume)
         if self._is_unlimited:

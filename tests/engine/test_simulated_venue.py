@@ -141,6 +141,17 @@ def test_ticks_of_a_bar_are_not_walked_again_at_its_close() -> None:
     assert list(venue.on_market(bar)) == []
 
 
+def test_where_updates_are_seen_an_order_sent_at_the_close_fills_at_it() -> None:
+    venue = make_venue()
+    bar = make_bar(1, FLAT)
+    for tick in candle_ticks(bar):
+        list(venue.on_market(update(bar, tick)))
+    assert list(venue.on_market(bar)) == []
+    assert traded(venue.submit(make_order("a", "BUY", "1"), bar.ts_ms)) == [("a", D(1), D("100.0"))]
+    list(venue.on_market(make_bar(2, FLAT)))
+    assert names(venue.submit(make_order("b", "BUY", "1"), bar.ts_ms)) == ["OrderAccepted"]
+
+
 def test_candle_share_is_the_same_for_bars_and_their_updates() -> None:
     bar = make_bar(1, FLAT)
     ticked, walked = make_venue(liquidity=CandleShare()), make_venue(liquidity=CandleShare())
