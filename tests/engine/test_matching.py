@@ -71,6 +71,16 @@ def test_partial_fills_follow_what_is_available() -> None:
     assert core.on_price("BTCUSDT", 105.0, 4) == []
 
 
+def test_orders_share_what_is_available() -> None:
+    core = make_core()
+    for cid in ("a", "b"):
+        core.submit(make_order(cid, "SELL", "2", kind="LIMIT", limit_price=101), 1)
+    assert traded(core.on_price("BTCUSDT", 101.0, 2, available=D(3))) == [
+        ("a", D(2), D(101)),
+        ("b", D(1), D(101)),
+    ]
+
+
 def test_a_large_market_order_goes_on_at_the_next_prices() -> None:
     core = make_core()
     core.on_price("BTCUSDT", 100.0, 1, available=D(2))
