@@ -10,7 +10,10 @@ SPOT = "BTC/USDT"
 
 def _moved(url: str, rest: str, ws: str) -> str:
     parts = urlsplit(url)
-    return (ws if parts.scheme.startswith("ws") else rest) + parts.path
+    if not parts.scheme.startswith("ws"):
+        return rest + parts.path
+    # ccxt knows spot streams by the letters "/stream" that begin the venue's host name.
+    return f"{ws}/stream{parts.path}" if parts.netloc.startswith("stream.") else ws + parts.path
 
 
 def _move(urls: dict[str, Any], rest: str, ws: str) -> dict[str, Any]:

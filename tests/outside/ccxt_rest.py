@@ -57,7 +57,7 @@ class Session:
     async def trade(self, price: float) -> None:
         with self.report.step("leverage") as facts:
             facts["leverage"] = int((await self.exchange.set_leverage(5, PERPETUAL))["leverage"])
-            await self.exchange.set_margin_mode("cross", PERPETUAL)
+            await self.exchange.set_margin_mode("isolated", PERPETUAL)
         with self.report.step("limit_order") as facts:
             placed = await self.order("limit", "limit", "buy", 0.002, price * 0.95)
             facts["status"], facts["open"] = placed["info"]["status"], await self.open_ids()

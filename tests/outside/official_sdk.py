@@ -11,6 +11,7 @@ from binance_common.configuration import (
     ConfigurationWebSocketStreams,
 )
 from binance_common.errors import BadRequestError
+from binance_common.utils import send_request
 from binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures import (
     DerivativesTradingUsdsFutures,
 )
@@ -18,6 +19,7 @@ from binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futur
 from tests.outside.report import Report, arguments, candle_facts, run_async, user_facts, wait_for_async
 
 SYMBOL = "BTCUSDT"
+_EVENTS = {"OrderTradeUpdate": "ORDER_TRADE_UPDATE", "AccountUpdate": "ACCOUNT_UPDATE"}
 
 
 class Session:
@@ -197,7 +199,7 @@ class Session:
         book = (await ws.symbol_order_book_ticker(symbol=SYMBOL)).data().actual_instance.result
         facts["spread"] = float(book.ask_price) - float(book.bid_price)
         depth = (await ws.order_book(symbol=SYMBOL, limit=5)).data().result
-        facts["bids"] = len(depth.bids)
+        facts["book"] = depth.last_update_id
         key = (await ws.start_user_data_stream()).data().result.listen_key
         facts["listen_key"] = len(key)
         facts["kept"] = (await ws.keepalive_user_data_stream()).data().result.listen_key == key
@@ -230,8 +232,13 @@ class Session:
                 facts["code"], facts["http"] = error.status_code, 400
         with self.report.step("clock_skew") as facts:
             try:
-                self.rest.send_signed_request(
-                    "/fapi/v3/account", "GET", {"timestamp": self.now_ms() - 60_000}
+                send_request(
+                    self.rest._session,
+                    self.rest.configuration,
+                    "GET",
+                    "/fapi/v3/account",
+                    {"timestamp": self.now_ms() - 60_000},
+                    is_signed=True,
                 )
             except BadRequestError as error:
                 facts["code"], facts["http"] = error.status_code, 400
@@ -241,8 +248,10 @@ class Session:
         stream = await streams.user_data(key)
 
         def on_event(event: Any) -> None:
+            # The SDK's models drop the event name; their class says it.
             told = event.actual_instance
-            self.events.append(told.to_dict() if hasattr(told, "to_dict") else told)
+            name = _EVENTS.get(type(told).__name__, "")
+            self.events.append(told.to_dict() | {"e": name})
 
         stream.on("message", on_event)
         price = self.price()

@@ -13,9 +13,9 @@ from qmtl.core.money import ZERO
 from qmtl.core.order import Order, OrderIntent, Side
 from qmtl.engine.matching import MatchingCore
 from qmtl.engine.venue_models import VenueModels
+from qmtl.services.paper_exchange.errors import VenueError
 from qmtl.services.paper_exchange.spot_orders import (
     Message,
-    SpotError,
     SpotOrder,
     SpotTrade,
     execution_report,
@@ -23,7 +23,7 @@ from qmtl.services.paper_exchange.spot_orders import (
 )
 
 _FEE_STEP = Decimal("1E-8")
-_POOR = "Account has insufficient balance for requested action."
+_POOR = "-2010 Account has insufficient balance for requested action."
 _REFUSALS = {
     "-5022": "Order would immediately match and take.",
     "-2021": "Stop price would trigger immediately.",
@@ -107,7 +107,7 @@ class SpotDesk:
     def submit(
         self, intent: OrderIntent, kind: str, client_id: str, quote: Decimal, ts_ms: int
     ) -> tuple[SpotOrder, list[Message]]:
-        """Take an order; SpotError (-2010) when the balance is short or the client id is taken."""
+        """Take an order; VenueError (-2010) when the balance is short or the client id is taken."""
         order_id = next(self._order_ids)
         order = SpotOrder(
             order_id=order_id,
@@ -119,11 +119,11 @@ class SpotDesk:
             quote_quantity=quote,
         )
         if any(other.client_id == client_id for other in self._open.values()):
-            raise SpotError(-2010, "Duplicate order sent.")
+            raise VenueError.from_reason("-2010 Duplicate order sent.")
         instrument = self.instruments[intent.symbol]
         asset = instrument.base if intent.side is Side.SELL else instrument.quote
         if self._needs(order, intent.quantity, asset) > self.free(asset):
-            raise SpotError(-2010, _POOR)
+            raise VenueError.from_reason(_POOR)
         sent = Order(
             client_order_id=str(order_id), intent=intent, ordinal=order_id, created_ms=ts_ms, updated_ms=ts_ms
         )
@@ -131,15 +131,15 @@ class SpotDesk:
         for event in events:
             if isinstance(event, OrderRejected):
                 code, _, said = event.reason.partition(" ")
-                raise SpotError(-2010, _REFUSALS.get(code, said or event.reason))
+                raise VenueError.from_reason(f"-2010 {_REFUSALS.get(code, said or event.reason)}")
         self.orders.append(order)
         self._open[str(order_id)] = order
         return order, self._fold(events, ts_ms)
 
     def cancel(self, order: SpotOrder, ts_ms: int) -> list[Message]:
-        """Cancel an open order; SpotError (-2011) when it is not open."""
+        """Cancel an open order; VenueError (-2011) when it is not open."""
         if not order.is_open:
-            raise SpotError(-2011, "Unknown order sent.")
+            raise VenueError(-2011)
         return self._fold(self._core.cancel(str(order.order_id), ts_ms), ts_ms)
 
     def find(self, symbol: str, order_id: int | None, client_id: str | None) -> SpotOrder | None:

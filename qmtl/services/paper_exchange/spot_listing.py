@@ -1,4 +1,4 @@
-"""What the spot venue lists, and what ccxt's load_markets asks for beside it."""
+"""The pairs the spot venue lists, and how exchangeInfo describes them."""
 
 from decimal import Decimal
 from typing import Any
@@ -76,24 +76,3 @@ def _filters(pair: Instrument) -> list[dict[str, Any]]:
         {"filterType": "MAX_NUM_ORDERS", "maxNumOrders": 200},
         {"filterType": "MAX_NUM_ALGO_ORDERS", "maxNumAlgoOrders": 5},
     ]
-
-
-def dump_coin(asset: str) -> dict[str, Any]:
-    """Return an asset as /sapi/v1/capital/config/getall lists it: nothing moves in or out of paper."""
-    zero = "0"
-    return {
-        "coin": asset,
-        "depositAllEnable": False,
-        "withdrawAllEnable": False,
-        "name": asset,
-        "free": zero,
-        "locked": zero,
-        "freeze": zero,
-        "withdrawing": zero,
-        "ipoing": zero,
-        "ipoable": zero,
-        "storage": zero,
-        "isLegalMoney": False,
-        "trading": True,
-        "networkList": [],
-    }

@@ -31,21 +31,9 @@ _TRIGGERED = frozenset({"STOP_LOSS", "STOP_LOSS_LIMIT", "TAKE_PROFIT", "TAKE_PRO
 _TIMES = {"GTC": TimeInForce.GTC, "IOC": TimeInForce.IOC, "FOK": TimeInForce.FOK}
 
 
-class SpotError(VenueError):
-    """A refusal of the spot venue, whose codes carry other texts than those of the futures venue."""
-
-    def __init__(self, code: int, message: str) -> None:
-        """Refuse with HTTP status 400."""
-        Exception.__init__(self, f"{code} {message}")
-        self.code = code
-        self.message = message
-        self.status = 400
-        self.retry_after_s = 0
-
-
-def failed_filter(name: str) -> SpotError:
+def failed_filter(name: str) -> VenueError:
     """Return the refusal of an order that breaks filter `name`."""
-    return SpotError(-1013, f"Filter failure: {name}")
+    return VenueError.from_reason(f"-1013 Filter failure: {name}")
 
 
 class SpotOrder(msgspec.Struct, kw_only=True):
