@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
+from itertools import pairwise
 from math import sin
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def thin_candles(count: int) -> list[Bar]:
     closes = [round(60_000 + 40 * sin(k / 15) + 10 * sin(k / 2), 1) for k in range(count + 1)]
     return [
         Bar(60_000 * k, opened, max(opened, closed) + 1, min(opened, closed) - 1, closed, THIN)
-        for k, (opened, closed) in enumerate(zip(closes, closes[1:], strict=False))
+        for k, (opened, closed) in enumerate(pairwise(closes))
     ]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from binance import AsyncClient, BinanceSocketManager
 from binance.exceptions import BinanceAPIException
+from binance.ws.reconnecting_websocket import ReconnectingWebsocket
 
 from tests.outside.report import Report, arguments, candle_facts, run_async, user_facts, wait_for_async
 
@@ -19,6 +20,8 @@ class Session:
         self.where = arguments()
         self.events: list[dict[str, Any]] = []
         self.placed: dict[str, str] = {}
+        # Closing a quiet socket waits this long for a last message.
+        ReconnectingWebsocket.TIMEOUT = 1
         AsyncClient.API_URL = f"{self.where.rest}/api"
         AsyncClient.MARGIN_API_URL = f"{self.where.rest}/sapi"
         AsyncClient.FUTURES_URL = f"{self.where.rest}/fapi"
