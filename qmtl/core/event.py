@@ -5,6 +5,7 @@ tagged msgpack arrays: append fields only at the end and with a default.
 """
 
 from decimal import Decimal
+from typing import get_args
 
 import msgspec
 
@@ -347,32 +348,6 @@ class RaiseAlert(msgspec.Struct, frozen=True):
 
 Command = SubmitOrder | CancelOrder | RequestReconcile | RaiseAlert
 
-INPUTS: tuple[type[Event], ...] = (
-    BarClosed,
-    PriceUpdated,
-    MarkPriceUpdated,
-    FeedStateChanged,
-    ClockChecked,
-    OrderAccepted,
-    OrderFilled,
-    OrderCanceled,
-    OrderExpired,
-    OrderRejected,
-    OrderUnsettled,
-    CancelRejected,
-    AccountUpdated,
-    FundingPaid,
-    Transferred,
-    AccountReconciled,
-    SessionStarted,
-    TimerFired,
-    TradingStateSet,
-    LimitSet,
-    FlattenRequested,
-    EntriesPaused,
-)
-RECORDS: tuple[type[Event], ...] = (IntentRecorded, IntentRefused, DecisionMade, StateChanged, ErrorRecorded)
-MARKET: tuple[type[Event], ...] = (BarClosed, PriceUpdated, MarkPriceUpdated)
 AnyEvent = (
     BarClosed
     | PriceUpdated
@@ -403,6 +378,10 @@ AnyEvent = (
     | ErrorRecorded
 )
 """Everything a journal holds."""
+
+RECORDS: tuple[type[Event], ...] = (IntentRecorded, IntentRefused, DecisionMade, StateChanged, ErrorRecorded)
+MARKET: tuple[type[Event], ...] = (BarClosed, PriceUpdated, MarkPriceUpdated)
+INPUTS: tuple[type[Event], ...] = tuple(kind for kind in get_args(AnyEvent) if kind not in RECORDS)
 
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(AnyEvent)
