@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 
 import aiohttp
-import msgspec
 
 from qmtl.core.bar import Bar
 from qmtl.core.event import BalanceReport, FundingPaid, PositionReport, Transferred
@@ -23,8 +22,11 @@ from qmtl.runtime.io.binance_payloads import (
     parse_algos,
     parse_balances,
     parse_exchange_info,
+    parse_hedge_mode,
     parse_incomes,
     parse_klines,
+    parse_leverage,
+    parse_listen_key,
     parse_order,
     parse_orders,
     parse_positions,
@@ -264,7 +266,7 @@ class BinanceFuturesClient(BinanceRest):
         """Set and return the leverage of `symbol`."""
         params = {"symbol": symbol, "leverage": str(leverage)}
         body = await self._configure("/fapi/v1/leverage", params, "leverage")
-        return int(msgspec.json.decode(body)["leverage"]) if body else leverage
+        return parse_leverage(body) if body else leverage
 
     async def set_margin_mode(self, symbol: str, mode: str) -> None:
         """Set the margin mode of `symbol`: isolated or cross."""
@@ -274,7 +276,7 @@ class BinanceFuturesClient(BinanceRest):
     async def is_hedge_mode(self) -> bool:
         """Tell whether long and short positions are kept apart."""
         body = await self.ask("GET", "/fapi/v1/positionSide/dual", weight=30)
-        return bool(msgspec.json.decode(body)["dualSidePosition"])
+        return parse_hedge_mode(body)
 
     async def set_hedge_mode(self, *, is_on: bool) -> None:
         """Choose hedge or one-way mode for the whole account."""
@@ -294,7 +296,7 @@ class BinanceFuturesClient(BinanceRest):
     async def new_listen_key(self) -> str:
         """Open the user stream, or prolong the one that is open, and return its key."""
         body = await self.ask("POST", "/fapi/v1/listenKey", security="key", is_urgent=True)
-        return str(msgspec.json.decode(body)["listenKey"])
+        return parse_listen_key(body)
 
     async def renew_listen_key(self) -> None:
         """Prolong the user stream by an hour; BinanceError -1125 when its key is gone."""

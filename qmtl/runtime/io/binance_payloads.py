@@ -1,7 +1,7 @@
 """Binance USDT-M REST answers as events, reports and bars.
 
 Source: https://developers.binance.com/docs/derivatives/usds-margined-futures. Every parser takes the body
-of an answer; msgspec.DecodeError means that the venue answered something else.
+of an answer; PayloadError means that the venue answered something else.
 """
 
 from collections.abc import Callable
@@ -14,10 +14,14 @@ from qmtl.core.bar import Bar
 from qmtl.core.event import BalanceReport, FundingPaid, OrderFilled, OrderReport, PositionReport, Transferred
 from qmtl.core.instrument import Instrument
 from qmtl.core.money import ZERO
-from qmtl.core.order import OrderStatus, OrderType, PositionSide, Side, parse_status
+from qmtl.core.order import BrokerageError, OrderStatus, OrderType, PositionSide, Side, parse_status
 from qmtl.runtime.io.binance_account_messages import make_cause
 
 _NO_LIMIT = Decimal(10**9)
+
+
+class PayloadError(BrokerageError):
+    """The venue's answer is not what its documentation says."""
 
 
 class OrderPayload(msgspec.Struct, frozen=True):
@@ -245,7 +249,15 @@ class ExchangeInfo(msgspec.Struct, frozen=True):
 
 
 def _decoder(kind: Any) -> Callable[[bytes], Any]:
-    return msgspec.json.Decoder(kind, strict=False).decode
+    decode = msgspec.json.Decoder(kind, strict=False).decode
+
+    def parse(body: bytes) -> Any:
+        try:
+            return decode(body)
+        except msgspec.DecodeError as error:
+            raise PayloadError(f"the venue answered something else: {error}") from error
+
+    return parse
 
 
 _decode_klines = _decoder(list[tuple[int, float, float, float, float, float, int, Any, Any, Any, Any, Any]])
@@ -259,6 +271,46 @@ parse_trades: Callable[[bytes], list[TradePayload]] = _decoder(list[TradePayload
 parse_error: Callable[[bytes], ErrorPayload] = _decoder(ErrorPayload)
 parse_account: Callable[[bytes], AccountPayload] = _decoder(AccountPayload)
 parse_restrictions: Callable[[bytes], Restrictions] = _decoder(Restrictions)
+
+
+class _Time(msgspec.Struct):
+    serverTime: int
+
+
+class _ListenKey(msgspec.Struct):
+    listenKey: str
+
+
+class _Leverage(msgspec.Struct):
+    leverage: int
+
+
+class _Dual(msgspec.Struct):
+    dualSidePosition: bool
+
+
+_decode_time, _decode_key = _decoder(_Time), _decoder(_ListenKey)
+_decode_leverage, _decode_dual = _decoder(_Leverage), _decoder(_Dual)
+
+
+def parse_time(body: bytes) -> int:
+    """Return the venue's time in UTC milliseconds."""
+    return int(_decode_time(body).serverTime)
+
+
+def parse_listen_key(body: bytes) -> str:
+    """Return the key of a user stream."""
+    return str(_decode_key(body).listenKey)
+
+
+def parse_leverage(body: bytes) -> int:
+    """Return a leverage that was set."""
+    return int(_decode_leverage(body).leverage)
+
+
+def parse_hedge_mode(body: bytes) -> bool:
+    """Tell whether long and short positions are kept apart."""
+    return bool(_decode_dual(body).dualSidePosition)
 
 
 def parse_klines(body: bytes) -> list[tuple[Bar, int]]:

@@ -10,14 +10,13 @@ from typing import Literal
 from urllib.parse import urlencode
 
 import aiohttp
-import msgspec
 import structlog
 from yarl import URL
 
 from qmtl.core.event import ClockChecked
 from qmtl.core.order import BrokerageError
 from qmtl.engine.ports import Clock, Random
-from qmtl.runtime.io.binance_payloads import parse_error
+from qmtl.runtime.io.binance_payloads import PayloadError, parse_error, parse_time
 from qmtl.runtime.sdk.brokerage.result import OrderNotSent, VenueUnavailable
 from qmtl.runtime.sdk.brokerage.send_policy import (
     Outcome,
@@ -229,7 +228,7 @@ class BinanceRest:
         try:
             payload = parse_error(body)
             code, text = payload.code, payload.msg
-        except msgspec.DecodeError:
+        except PayloadError:
             code, text = 0, f"HTTP {status}"
         if status == 418 and retry_after_s is None:
             until = _BANNED_UNTIL.search(text)
@@ -270,7 +269,7 @@ class BinanceRest:
         """Compare clocks, correct future stamps, and return what was found."""
         before_ms, clock = self.clock.now_ms(), self.clock
         body = await self.ask("GET", "/fapi/v1/time", security="none", is_urgent=True)
-        theirs_ms = int(msgspec.json.decode(body)["serverTime"])
+        theirs_ms = parse_time(body)
         middle_ms = (before_ms + clock.now_ms()) / 2
         self.clock_offset_ms = (middle_ms - theirs_ms) / clock.speed
         return ClockChecked(theirs_ms, self.clock_offset_ms)
