@@ -73,7 +73,7 @@ class PaperExchange:
         app.router.add_routes(paper_routes.build_routes(self.exchange))
         self._mount_streams(app)
         app.router.add_route("*", "/{rest:.*}", _unknown_path)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.config.host, self.config.port)
         await site.start()
@@ -169,7 +169,7 @@ class PaperExchange:
     def _carry_out(self, request: web.Request, route: Route, body: str, headers: dict[str, str]) -> Any:
         exchange = self.exchange
         # The path as it came over the wire: the signature covers these very characters.
-        query = request.message.path.partition("?")[2]
+        query = request.raw_path.partition("?")[2]
         params = parse_params(query, body)
         weight = route.weight if isinstance(route.weight, int) else route.weight(params)
         real_ms = exchange.clock.real_ms()

@@ -24,7 +24,7 @@ def get_ping(_call: Call) -> dict[str, Any]:
 
 def get_time(call: Call) -> dict[str, Any]:
     """GET /fapi/v1/time."""
-    return {"serverTime": call.now_ms}
+    return {"serverTime": call.exchange.now_ms()}
 
 
 def get_exchange_info(call: Call) -> dict[str, Any]:
@@ -32,7 +32,7 @@ def get_exchange_info(call: Call) -> dict[str, Any]:
     exchange = call.exchange
     return {
         "timezone": "UTC",
-        "serverTime": call.now_ms,
+        "serverTime": exchange.now_ms(),
         "futuresType": "U_MARGINED",
         "rateLimits": exchange.weights.dump_limits(),
         "exchangeFilters": [],

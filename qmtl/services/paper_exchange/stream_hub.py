@@ -38,11 +38,11 @@ class Listener:
         self._wake = asyncio.Event()
         self.sent = asyncio.Event()
         self.sent.set()
-        self._is_done = False
+        self._done = asyncio.Event()
 
     def push(self, name: str, payload: bytes) -> None:
         """Queue a message of stream `name`."""
-        if self._is_done:
+        if self._done.is_set():
             return
         self._waiting.append((name, payload))
         self.sent.clear()
@@ -58,14 +58,14 @@ class Listener:
 
     def finish(self) -> None:
         """Stop sending and close the socket."""
-        self._is_done = True
+        self._done.set()
         self._wake.set()
         self.sent.set()
 
     async def run(self, faults: FaultPlan, hub: "StreamHub") -> None:
         """Send what is queued until the connection ends."""
         held: tuple[str, bytes] | None = None
-        while not self._is_done:
+        while not self._done.is_set():
             if not self._waiting:
                 self.sent.set()
                 self._wake.clear()
@@ -93,18 +93,25 @@ class Listener:
     async def _survives(self, kind: FaultKind, seconds: float, hub: "StreamHub", name: str) -> bool:
         """Carry out a fault; tell whether the message is still sent."""
         if kind is FaultKind.DELAY:
-            await hub.sleep(seconds)
+            await self._pause(hub, seconds)
         elif kind is FaultKind.CLOSE:
             self.finish()
             return False
         elif kind is FaultKind.STALL:
-            await hub.sleep(seconds)
+            await self._pause(hub, seconds)
             self._waiting.clear()
             return False
         elif kind is FaultKind.EXPIRE:
             hub.expire(name)
             return False
         return kind is not FaultKind.OMIT
+
+    async def _pause(self, hub: "StreamHub", seconds: float) -> None:
+        """Wait real seconds, or until the connection ends."""
+        waits = {asyncio.ensure_future(hub.sleep(seconds)), asyncio.ensure_future(self._done.wait())}
+        _, left = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for task in left:
+            task.cancel()
 
     async def _send(self, name: str, payload: bytes) -> None:
         if self.is_combined and name:
@@ -181,7 +188,7 @@ class StreamHub:
         socket = web.WebSocketResponse(heartbeat=self._heartbeat_s, compress=False)
         await socket.prepare(request)
         category = request.match_info.get("category", "")
-        listener = Listener(socket, category, is_combined="/stream" in request.path)
+        listener = Listener(socket, category, is_combined="/ws" not in request.path)
         self._all[listener] = None
         query = request.query
         wanted = frozenset(part for part in query.get("events", "").split("/") if part)

@@ -1,6 +1,7 @@
 """Request weights and order counts: headers, 429, and 418 for those who go on."""
 
 from collections import defaultdict
+from math import ceil
 
 import msgspec
 
@@ -61,7 +62,7 @@ class WeightMeter:
             client.refusals = 0
             client.banned_until_ms = real_ms + self.limits.ban_s * 1_000
             raise self._banned(client, real_ms)
-        left_s = int((_MINUTE_MS - real_ms % _MINUTE_MS) / 1_000) + 1
+        left_s = ceil((_MINUTE_MS - real_ms % _MINUTE_MS) / 1_000)
         raise VenueError(-1003, retry_after_s=left_s, limit=self.limits.weight_1m)
 
     def count_order(self, api_key: str, real_ms: float) -> tuple[int, int]:
@@ -70,10 +71,10 @@ class WeightMeter:
         short = orders.short.add(int(real_ms // _TEN_SECONDS_MS), 1)
         minute = orders.minute.add(int(real_ms // _MINUTE_MS), 1)
         if short > self.limits.orders_10s:
-            left_s = int((_TEN_SECONDS_MS - real_ms % _TEN_SECONDS_MS) / 1_000) + 1
+            left_s = ceil((_TEN_SECONDS_MS - real_ms % _TEN_SECONDS_MS) / 1_000)
             raise VenueError(-1015, retry_after_s=left_s, limit=self.limits.orders_10s, interval="10 SECOND")
         if minute > self.limits.orders_1m:
-            left_s = int((_MINUTE_MS - real_ms % _MINUTE_MS) / 1_000) + 1
+            left_s = ceil((_MINUTE_MS - real_ms % _MINUTE_MS) / 1_000)
             raise VenueError(-1015, retry_after_s=left_s, limit=self.limits.orders_1m, interval="1 MINUTE")
         return short, minute
 
@@ -88,5 +89,5 @@ class WeightMeter:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _banned(self, client: _Client, real_ms: float) -> VenueError:
-        left_s = int((client.banned_until_ms - real_ms) / 1_000) + 1
+        left_s = ceil((client.banned_until_ms - real_ms) / 1_000)
         return VenueError(-1003, status=418, retry_after_s=left_s, limit=self.limits.weight_1m)
