@@ -14,6 +14,8 @@ import yaml
 PAGES = ("*.md", "docs/**/*.md", "operations/**/*.md", "examples/**/*.md")
 FENCE = re.compile(r"^```(?P<kind>\w+)[^\n]*\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = {"console", "sh", "bash", "shell"}
+# Taken by `qmtl.cli.app` anywhere on the line, before the command sees it.
+GLOBAL_OPTIONS = {"--json", "-q", "--quiet", "-v", "--verbose", "-c", "--config", "--version", "--help"}
 # A program's place in a shell line: variables and env before it are skipped.
 ASSIGNMENT = re.compile(r"^[A-Z_]+=")
 
@@ -111,7 +113,9 @@ def command_faults(
 
 def command_line_faults(words: list[str], command: Any, name: str) -> list[str]:
     """Walks a click command tree along the words and checks every --option on the way."""
-    options = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)} | {"--help"}
+    options = {
+        flag for param in command.params for flag in (*param.opts, *param.secondary_opts)
+    } | GLOBAL_OPTIONS
     for position, word in enumerate(words):
         if word.startswith("-"):
             if word.split("=")[0] not in options:

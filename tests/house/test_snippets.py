@@ -24,8 +24,7 @@ from tests.house.tree import ROOT, plant
 def qmtl_command() -> Any:
     """The command tree of `qmtl`, as click sees it."""
     typer_main = importlib.import_module("typer.main")
-    app = importlib.import_module("qmtl.cli.app").app
-    return typer_main.get_command(app)
+    return typer_main.get_command(importlib.import_module("qmtl.cli.app").build())
 
 
 def test_python_snippets_compile_and_import() -> None:
