@@ -18,6 +18,7 @@ from qmtl.engine.risk import RiskAccount
 from qmtl.engine.state import (
     ENTERED,
     EXITED,
+    FINISHED_KEPT,
     EngineState,
     dump_state,
     hash_state,
@@ -255,13 +256,27 @@ class Engine:
 
     # --- account and control -----------------------------------------------------------------------
 
+    def _is_booked(self, key: str, ts_ms: int) -> bool:
+        """Tell whether a movement was booked before: the stream and the history both tell of it."""
+        if not key:
+            return False
+        booked = self.state.booked
+        if key in booked:
+            return True
+        booked[key] = ts_ms
+        if len(booked) > FINISHED_KEPT:
+            del booked[next(iter(booked))]
+        return False
+
     def _on_funding(self, event: ev.FundingPaid) -> None:
+        if self._is_booked(event.funding_id, event.ts_ms):
+            return
         self.account.pay_funding(event.amount)
         self.account.check_conservation()
 
     def _on_transfer(self, event: ev.Transferred) -> None:
         self.state.has_account = True
-        if event.asset == self.account.asset:
+        if event.asset == self.account.asset and not self._is_booked(event.transfer_id, event.ts_ms):
             self.account.transfer(event.amount)
             self.account.check_conservation()
             self.guard.on_transfer(event.amount)
