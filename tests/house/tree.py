@@ -3,6 +3,7 @@
 import ast
 import subprocess
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -18,6 +19,12 @@ class Source:
     tree: ast.Module
 
 
+@cache
+def parse(path: Path, text: str) -> ast.Module:
+    """The syntax tree, made once however many checks ask for it; nobody changes it."""
+    return ast.parse(text, filename=str(path))
+
+
 def read_sources(root: Path, *rooms: str) -> list[Source]:
     """Every Python file under the named rooms of a project root, parsed."""
     sources = []
@@ -29,7 +36,7 @@ def read_sources(root: Path, *rooms: str) -> list[Source]:
             parts = path.with_suffix("").parts
             module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
             text = file.read_text(encoding="utf-8")
-            sources.append(Source(path, module, text, ast.parse(text, filename=str(path))))
+            sources.append(Source(path, module, text, parse(path, text)))
     return sources
 
 
