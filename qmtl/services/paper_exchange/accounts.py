@@ -25,6 +25,7 @@ from qmtl.engine.venue_models import VenueModels
 from qmtl.services.paper_exchange import user_stream
 from qmtl.services.paper_exchange.errors import VenueError
 from qmtl.services.paper_exchange.ledger import Ledger
+from qmtl.services.paper_exchange.listing import MAX_ALGO_ORDERS, MAX_OPEN_ORDERS
 from qmtl.services.paper_exchange.records import (
     AlgoRecord,
     FillRecord,
@@ -83,6 +84,8 @@ class PaperAccount:
         """Take an order and return it as it stands after its first fills; VenueError when refused."""
         if client_id in self._open:
             raise VenueError(-4116)
+        if len(self._open) >= MAX_OPEN_ORDERS:
+            raise VenueError(-2025)
         record = OrderRecord(
             order_id=next(self._order_ids),
             client_id=client_id,
@@ -104,6 +107,10 @@ class PaperAccount:
         """Take a conditional order; VenueError when refused or when it would trigger at once."""
         if client_id in self._open_algos:
             raise VenueError(-4116)
+        if len(self._open_algos) >= MAX_ALGO_ORDERS:
+            raise VenueError(-4045)
+        if intent.close_position and any(_is_same_closer(intent, r.intent) for r in self.open_algos()):
+            raise VenueError(-4130)
         record = AlgoRecord(
             algo_id=next(self._algo_ids),
             client_id=client_id,
@@ -363,3 +370,13 @@ class PaperAccount:
             algo.status = "FINISHED"
             algo.update_ms = ts_ms
             self._send(user_stream.algo_update(algo, record, ts_ms))
+
+
+def _is_same_closer(one: OrderIntent, other: OrderIntent) -> bool:
+    """Tell whether both would close the same position for the same reason: stop or take profit."""
+    return other.close_position and (one.symbol, one.side, one.position_side, one.type) == (
+        other.symbol,
+        other.side,
+        other.position_side,
+        other.type,
+    )

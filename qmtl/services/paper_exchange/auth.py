@@ -72,7 +72,7 @@ def check_time(params: Mapping[str, str], now_ms: int, speed: float) -> None:
     if window is None:
         window = _DEFAULT_RECV_WINDOW_MS
     if not 0 < window <= _MAX_RECV_WINDOW_MS:
-        raise VenueError(-1130, name="recvWindow")
+        raise VenueError(-1131)
     age_ms = (now_ms - stamp) / speed
     if not -_AHEAD_MS < age_ms <= window:
         raise VenueError(-1021)

@@ -116,7 +116,9 @@ def post_position_margin(call: Call) -> dict[str, Any]:
         raise missing("amount")
     if kind not in {1, 2}:
         raise missing("type")
-    side = PositionSide(call.params.get("positionSide") or "BOTH")
+    side = PositionSide.__members__.get(call.params.get("positionSide") or "BOTH")
+    if side is None:
+        raise missing("positionSide")
     signed = amount if kind == 1 else -amount
     try:
         call.account.core.add_margin(market.symbol, side, signed)

@@ -9,7 +9,7 @@ from qmtl.core.order import OrderType
 from qmtl.services.paper_exchange.auth import Security
 from qmtl.services.paper_exchange.call import Call, Route, per_symbol
 from qmtl.services.paper_exchange.errors import VenueError, missing
-from qmtl.services.paper_exchange.order_request import parse_order
+from qmtl.services.paper_exchange.order_request import check_band, parse_order
 from qmtl.services.paper_exchange.records import OrderRecord, dump_fill, dump_order
 
 _WEEK_MS = 7 * 86_400_000
@@ -21,7 +21,11 @@ def post_order(call: Call) -> dict[str, Any]:
     """POST /fapi/v1/order."""
     intent, client_id = parse_order(call)
     record = call.account.place(intent, client_id or _invent(call), call.now_ms)
-    return dump_order(record)
+    answer = dump_order(record)
+    if call.params.get("newOrderRespType") != "RESULT":
+        # ACK, the default, is sent before the order meets the book; fills come by the user stream.
+        answer |= {"status": "NEW", "avgPrice": "0.00", "executedQty": "0", "cumQty": "0", "cumQuote": "0"}
+    return answer
 
 
 def _invent(call: Call) -> str:
@@ -76,6 +80,7 @@ def put_order(call: Call) -> dict[str, Any]:
         raise VenueError(-2013)
     if quantity <= record.executed:
         return dump_order(call.account.cancel(record, call.now_ms))
+    check_band(record.intent.side, price, call.market())
     intent = msgspec.structs.replace(record.intent, limit_price=price, quantity=quantity)
     return dump_order(call.account.amend(record, intent, call.now_ms)) | {"modifyId": record.amendments}
 

@@ -23,6 +23,8 @@ ORDER_TYPES = [
 ]
 MAX_OPEN_ORDERS = 200
 MAX_ALGO_ORDERS = 200
+PERCENT_BAND = Decimal("0.05")
+"""PERCENT_PRICE: how far beyond the mark, on the aggressive side, a limit may stand."""
 
 _KNOWN: dict[str, tuple[str, str, str, str, str]] = {
     # tick, lot, max quantity, max quantity of a market order, minimum notional

@@ -4,6 +4,7 @@ import heapq
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from itertools import chain
 from typing import NamedTuple
 
 from qmtl.core.bar import Bar
@@ -67,7 +68,8 @@ class Market:
         self._formed: list[Update] = []
         self.book_id = 1
         self.previous_book: tuple[list[list[str]], list[list[str]]] = ([], [])
-        self._future = series.future
+        self._opening = next(series.future, None) if not series.history else None
+        self._future = chain([self._opening] if self._opening else [], series.future)
         self._path = path
         self._shift_ms = series.shift_ms
         self._rates = load_funding(settings.funding)
@@ -105,14 +107,18 @@ class Market:
         """The last trade price; the first candle's open before any trade."""
         if self.forming is not None:
             return self.forming.close
-        return self.bars[-1].close if self.bars else 0.0
+        if self.bars:
+            return self.bars[-1].close
+        return self._opening.open if self._opening is not None else 0.0
 
     @property
     def candle_volume(self) -> float:
         """Base units the present candle trades in all; the last one's between candles."""
         if self.forming is not None:
             return self.forming.candle_volume
-        return self.bars[-1].volume if self.bars else 0.0
+        if self.bars:
+            return self.bars[-1].volume
+        return self._opening.volume if self._opening is not None else 0.0
 
     def funding_rate(self, time_ms: int) -> Decimal:
         """Return the rate settled at the start of the 8h slot `time_ms` lies in; 0 where none is recorded."""
@@ -168,8 +174,10 @@ class Market:
         return self.candles(interval, None, None, 1)[0]
 
     def day(self) -> list[Bar]:
-        """Return the minutes of the last 24 hours."""
-        return self._minutes(self._newest_ms() - DAY_MS + MINUTE_MS, 1 << 62, DAY_MS // MINUTE_MS)
+        """Return the minutes of the last 24 hours; before the first trade, one that stands still."""
+        found = self._minutes(self._newest_ms() - DAY_MS + MINUTE_MS, 1 << 62, DAY_MS // MINUTE_MS)
+        price = self.last_price
+        return found or [Bar(0, price, price, price, price, 0.0)]
 
     # --- trades and book ----------------------------------------------------------------------
 

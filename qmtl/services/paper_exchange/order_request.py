@@ -11,6 +11,8 @@ from qmtl.core.money import ZERO
 from qmtl.core.order import OrderIntent, OrderType, PositionSide, Side, TimeInForce, WorkingType
 from qmtl.services.paper_exchange.call import Call
 from qmtl.services.paper_exchange.errors import VenueError, missing
+from qmtl.services.paper_exchange.listing import PERCENT_BAND
+from qmtl.services.paper_exchange.market import Market
 
 _CLIENT_ID = re.compile(r"^[.A-Z:/a-z0-9_-]{1,36}$")
 _PLAIN = frozenset({OrderType.LIMIT, OrderType.MARKET})
@@ -31,7 +33,18 @@ def parse_order(call: Call) -> tuple[OrderIntent, str | None]:
     if kind not in _PLAIN:
         raise VenueError(-4120)
     intent = _parse_intent(call, kind, stop=None, activation=None)
+    if intent.limit_price is not None:
+        check_band(intent.side, intent.limit_price, call.market())
     return intent, parse_client_id(call.params, "newClientOrderId")
+
+
+def check_band(side: Side, price: Decimal, market: Market) -> None:
+    """Raise VenueError -4016 or -4024 when a limit is too far on the aggressive side of the mark."""
+    mark = Decimal(str(market.last_price))
+    if side is Side.BUY and price > mark * (1 + PERCENT_BAND):
+        raise VenueError(-4016, limit=market.instrument.floor_price(mark * (1 + PERCENT_BAND)))
+    if side is Side.SELL and price < mark * (1 - PERCENT_BAND):
+        raise VenueError(-4024, limit=market.instrument.ceil_price(mark * (1 - PERCENT_BAND)))
 
 
 def parse_algo(call: Call) -> tuple[OrderIntent, str | None]:

@@ -1,5 +1,7 @@
 """What no real venue has: its faults to set and its books to read, for tests and judges on loopback."""
 
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ from qmtl.services.paper_exchange.faults import parse_rules
 from qmtl.services.paper_exchange.records import dump_algo, dump_fill, dump_order, text
 
 _encode = msgspec.json.encode
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _HEADERS = {"x-qmtl-paper": "1", "Content-Type": "application/json"}
 
 
@@ -39,8 +42,11 @@ def build_routes(exchange: Exchange) -> list[web.RouteDef]:
     async def step(request: web.Request) -> web.Response:
         if not exchange.config.is_manual:
             return _answer({"code": -1100, "msg": "step needs manual mode"}, 400)
+        count = request.query.get("count", "1")
+        if not count.isdigit():
+            return _answer({"code": -1100, "msg": f"count: expected a whole number, got {count!r}"}, 400)
         done = 0
-        for _ in range(int(request.query.get("count", "1"))):
+        for _ in range(int(count)):
             if exchange.publish_next() is None:
                 break
             done += 1
@@ -48,12 +54,23 @@ def build_routes(exchange: Exchange) -> list[web.RouteDef]:
         return _answer({"published": done, "serverTime": exchange.clock.now_ms()})
 
     return [
-        web.get("/paper/state", state),
-        web.get("/paper/faults", read_faults),
-        web.post("/paper/faults", add_faults),
-        web.delete("/paper/faults", clear_faults),
-        web.post("/paper/step", step),
+        web.get("/paper/state", _from_loopback(state)),
+        web.get("/paper/faults", _from_loopback(read_faults)),
+        web.post("/paper/faults", _from_loopback(add_faults)),
+        web.delete("/paper/faults", _from_loopback(clear_faults)),
+        web.post("/paper/step", _from_loopback(step)),
     ]
+
+
+def _from_loopback(handler: Handler) -> Handler:
+    """Refuse callers from elsewhere: nothing here asks for a key."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        if request.remote is None or not ip_address(request.remote).is_loopback:
+            return _answer({"code": -2015, "msg": "only from loopback"}, 403)
+        return await handler(request)
+
+    return guarded
 
 
 def dump_state(exchange: Exchange, key: str | None = None) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class Caller:
         return await self._send(method, path, query, {"Content-Type": FORM})
 
     async def order(self, **params: Any) -> Reply:
-        return await self.speak("POST", "/fapi/v1/order", **{"symbol": "BTCUSDT", **params})
+        given = {"symbol": "BTCUSDT", "newOrderRespType": "RESULT", **params}
+        return await self.speak("POST", "/fapi/v1/order", **given)
 
     async def limit(self, side: str, price: float, quantity: float, **params: Any) -> Reply:
         given = {"timeInForce": "GTC", **params}

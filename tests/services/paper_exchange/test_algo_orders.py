@@ -110,6 +110,13 @@ async def test_refusals(start: Any, candle_csv: Any, change: Any, code: int) -> 
     assert len((await trader.speak("GET", "/fapi/v1/openAlgoOrders")).body) == 1
 
 
+async def test_a_position_has_one_closing_stop(start: Any, candle_csv: Any) -> None:
+    trader = await start(markets=candle_csv(CALM))
+    await trader.order(side="BUY", type="MARKET", quantity="0.5")
+    codes = [(await trader.algo(**STOP, closePosition="true")).body.get("code") for _ in range(2)]
+    assert codes == [None, -4130]
+
+
 @pytest.mark.parametrize("spares", [True, False])
 async def test_the_countdown_plays_both_behaviours(start: Any, candle_csv: Any, spares: bool) -> None:
     trader = await start(markets=candle_csv(*[CALM] * 5), countdown_spares_algo=spares)

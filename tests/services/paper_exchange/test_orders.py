@@ -6,6 +6,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from qmtl.engine.clock import VirtualClock
+from tests.services.paper_exchange.conftest import START_MS
+
 LIMIT = {"symbol": "BTCUSDT", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC"}
 CALM = (50_000.0, 50_010.0, 49_990.0, 50_000.0)
 
@@ -36,6 +39,27 @@ async def test_a_large_order_fills_a_quarter_candle_at_a_time(start: Any, candle
     assert (gone.body["status"], gone.body["executedQty"]) == ("CANCELED", "1")
     [position] = (await trader.speak("GET", "/fapi/v3/positionRisk", symbol="BTCUSDT")).body
     assert position["positionAmt"] == "1"
+
+
+async def test_an_acknowledgement_comes_before_the_fills(start: Any, candle_csv: Any) -> None:
+    trader = await start(markets=candle_csv(CALM))
+    reply = await trader.order(side="BUY", type="MARKET", quantity="0.5", newOrderRespType="ACK")
+    assert (reply.body["status"], reply.body["executedQty"]) == ("NEW", "0")
+    query = {"symbol": "BTCUSDT", "orderId": reply.body["orderId"]}
+    assert (await trader.speak("GET", "/fapi/v1/order", **query)).body["status"] == "FILLED"
+
+
+async def test_at_most_two_hundred_orders_wait(start: Any, candle_csv: Any) -> None:
+    trader = await start(markets=candle_csv(CALM))
+    codes = [(await trader.limit("BUY", 40_000, "0.003")).body.get("code") for _ in range(201)]
+    assert codes == [None] * 200 + [-2025]
+
+
+async def test_a_market_without_history_has_its_first_price(start: Any, candle_csv: Any) -> None:
+    trader = await start(clock=VirtualClock(START_MS - 90_000), markets=candle_csv(CALM))
+    assert (await trader.ask("/fapi/v1/ticker/24hr", symbol="BTCUSDT")).body["lastPrice"] == "50000.00"
+    assert (await trader.ask("/fapi/v1/klines", symbol="BTCUSDT", interval="1m")).body == []
+    assert (await trader.order(side="BUY", type="MARKET", quantity="0.5")).body["status"] == "FILLED"
 
 
 async def test_a_resting_limit_fills_when_the_price_comes(start: Any, candle_csv: Any) -> None:
@@ -114,6 +138,8 @@ async def test_a_batch_answers_each_member_in_its_place(start: Any, candle_csv: 
         ({"newClientOrderId": "x" * 37}, -4015),
         ({"timeInForce": "GTX", "price": "51000"}, -5022),
         ({"timeInForce": "FOK", "price": "49000"}, -5021),
+        ({"price": "52600"}, -4016),
+        ({"side": "SELL", "price": "47400"}, -4024),
     ],
 )
 async def test_refusals_carry_the_venues_codes(start: Any, candle_csv: Any, change: Any, code: int) -> None:
