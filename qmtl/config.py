@@ -255,16 +255,19 @@ def _explain(errors: list[ErrorDetails], tree: dict[str, Any], sources: Mapping[
     first = errors[0]
     key = ".".join(str(part) for part in first["loc"])
     where = sources.get(key) or next((s for k, s in sources.items() if k.startswith(f"{key}.")), "settings")
+    # On the command line the option is the key.
+    head = where if where.startswith("--") else f"{where}: {key}"
     more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
     if first["type"] == "extra_forbidden":
-        return f"{where}: {key}: unknown key; {_suggest(key)}{more}"
+        return f"{head}: unknown key; {_suggest(key)}{more}"
     if first["type"] == "value_error":
         text = str(first["msg"]).removeprefix("Value error, ")
         found = "" if _is_section(key) else f"found {_show(key, tree)}; "
-        return f"{where}: {key}: {found}{text}{more}"
+        return f"{head}: {found}{text}{more}"
     template = _EXPECTED.get(first["type"])
-    expected = template.format(**first.get("ctx", {})) if template else first["msg"]
-    return f"{where}: {key}: found {_show(key, tree)}, expected {expected}{more}"
+    bounds = {name: _short(value) for name, value in first.get("ctx", {}).items()}
+    expected = template.format(**bounds) if template else first["msg"]
+    return f"{head}: found {_show(key, tree)}, expected {expected}{more}"
 
 
 def _show(key: str, tree: dict[str, Any]) -> str:
@@ -274,7 +277,11 @@ def _show(key: str, tree: dict[str, Any]) -> str:
     field = dict(walk_keys(Settings)).get(key)
     if field is not None and _is_secret(field.annotation):
         return "a value that is not shown"
-    return repr(value)
+    return str(_short(value)) if isinstance(value, float) else repr(value)
+
+
+def _short(value: Any) -> Any:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _suggest(key: str) -> str:

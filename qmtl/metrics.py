@@ -5,7 +5,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from qmtl.core.event import Event, FeedStateChanged, IntentRefused
+from qmtl.core.event import Event, IntentRefused
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _NETWORK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -22,7 +22,7 @@ class TraderMetrics:
     def __init__(self) -> None:
         """Declare them all, at zero."""
         self.registry = CollectorRegistry()
-        self._lost: set[str] = set()
+        self._totals: dict[str, int] = {}
         self._declare_timing()
         self._declare_orders()
         self._declare_money()
@@ -147,11 +147,6 @@ class TraderMetrics:
         """Count what the journal was given."""
         if isinstance(event, IntentRefused):
             self.refusals.labels(event.code).inc()
-        elif isinstance(event, FeedStateChanged) and event.is_fresh and event.stream in self._lost:
-            self._lost.discard(event.stream)
-            self.reconnects.labels(event.stream).inc()
-        elif isinstance(event, FeedStateChanged) and not event.is_fresh:
-            self._lost.add(event.stream)
 
     # --- set from the status ---------------------------------------------------------------------------
 
@@ -165,7 +160,7 @@ class TraderMetrics:
             (self.equity, "equity"),
             (self.day_pnl, "day_pnl"),
             (self.drawdown, "drawdown"),
-            (self.weight, "weight_used"),
+            (self.weight, "weight_share"),
             (self.disk_free, "disk_free_bytes"),
             (self.backup_age, "backup_age_s"),
         ):
@@ -181,8 +176,17 @@ class TraderMetrics:
         self._show_orders(status)
         self._show_positions(status)
         for stream, feed in dict(status.get("feeds") or {}).items():
-            self.feed_age.labels(stream).set(float(feed.get("age_s") or 0))
             self.feed_fresh.labels(stream).set(bool(feed.get("is_fresh")))
+        for stream, age_s in dict(status.get("stream_ages_s") or {}).items():
+            self.feed_age.labels(stream).set(float(age_s))
+        for stream, total in dict(status.get("reconnects") or {}).items():
+            self.reconnects.labels(stream).inc(self._grown(f"reconnects {stream}", int(total)))
+        self.conflated.inc(self._grown("conflated", int(status.get("conflated") or 0)))
+
+    def _grown(self, name: str, total: int) -> int:
+        """Return by how much a running total grew since it was last shown."""
+        before, self._totals[name] = self._totals.get(name, 0), total
+        return max(0, total - before)
 
     def _show_orders(self, status: Mapping[str, Any]) -> None:
         held = [str(order.get("status")) for order in status.get("orders") or ()]

@@ -135,6 +135,7 @@ class RiskSection(Section):
     max_daily_loss: Money | None = None
     max_drawdown: Share | None = None
     catastrophe_stop: Share = Decimal("0.02")
+    clock_offset_ms: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1_000.0
 
 
 class DecisionSection(Section):

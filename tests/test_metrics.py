@@ -11,7 +11,7 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from qmtl.core.event import FeedStateChanged, IntentRefused
+from qmtl.core.event import IntentRefused
 from qmtl.core.order import OrderIntent, Side
 from qmtl.metrics import TraderMetrics
 
@@ -33,13 +33,16 @@ HEALTHY: dict[str, Any] = {
     "drawdown": 0.01,
     "unsettled": 0,
     "unsettled_age_s": 0,
-    "weight_used": 0.2,
+    "weight_share": 0.2,
     "clock_offset_ms": 12,
     "disk_free_bytes": 50_000_000_000,
     "backup_age_s": 600,
     "limits": {"max_daily_loss": "50"},
     "orders": [{"status": "accepted"}],
-    "feeds": {"btcusdt@kline_1m": {"age_s": 0.4, "is_fresh": True}},
+    "feeds": {"btcusdt@kline_1m": {"is_fresh": True}},
+    "stream_ages_s": {"btcusdt@kline_1m": 0.4},
+    "reconnects": {"market": 0, "user": 0},
+    "conflated": 0,
     "positions": [
         {
             "symbol": "BTCUSDT",
@@ -64,11 +67,11 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "UnprotectedPosition": ill(unprotected_s=31),
     "PositionDrift": ill(drift_s=16),
     "UnsettledOrder": ill(unsettled=1, unsettled_age_s=61),
-    "FeedStale": ill(feeds={"btcusdt@kline_1m": {"age_s": 200, "is_fresh": False}}),
+    "FeedStale": ill(feeds={"btcusdt@kline_1m": {"is_fresh": False}}),
     "ClockOffset": ill(clock_offset_ms=-501),
     "DailyLoss": ill(day_pnl="-40"),
     "LiquidationNear": ill(liquidation_distance=0.09),
-    "WeightHigh": ill(weight_used=0.81),
+    "WeightHigh": ill(weight_share=0.81),
     "DiskLow": ill(disk_free_bytes=1_000_000_000),
     "BackupOld": ill(backup_age_s=7201),
 }
@@ -207,14 +210,15 @@ def test_events_are_counted() -> None:
     intent = OrderIntent(symbol="BTCUSDT", side=Side.BUY, quantity=Decimal(1))
     for _ in range(3):
         metrics.on_event(IntentRefused(1, "halted", "smoke", intent))
-    for is_fresh in (True, False, False, True, True):
-        metrics.on_event(FeedStateChanged(1, "user", is_fresh))
+    for total in (0, 1, 1, 3):
+        metrics.show(HEALTHY | {"reconnects": {"user": total}, "conflated": 10 * total})
     metrics.on_decided(2.0)
     metrics.on_answered(30.0)
     metrics.on_alert("drift", "BTCUSDT")
     value = metrics.registry.get_sample_value
     assert value("qmtl_risk_refusals_total", {"code": "halted"}) == 3
-    assert value("qmtl_reconnects_total", {"stream": "user"}) == 1
+    assert value("qmtl_reconnects_total", {"stream": "user"}) == 3
+    assert value("qmtl_conflated_prices_total") == 30
     assert value("qmtl_decision_latency_seconds_bucket", {"le": "0.0025"}) == 1
     assert value("qmtl_decision_latency_seconds_bucket", {"le": "0.001"}) == 0
     assert value("qmtl_order_latency_seconds_sum") == pytest.approx(0.03)

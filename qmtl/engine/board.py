@@ -13,9 +13,12 @@ from qmtl.core.event import (
     BarClosed,
     DecisionMade,
     ErrorRecorded,
+    FeedStateChanged,
     IntentRecorded,
     IntentRefused,
     OrderFilled,
+    OrderRejected,
+    OrderUnsettled,
     PriceUpdated,
     StateChanged,
 )
@@ -31,9 +34,12 @@ _TOLD: tuple[type, ...] = (
     BarClosed,
     DecisionMade,
     ErrorRecorded,
+    FeedStateChanged,
     IntentRecorded,
     IntentRefused,
     OrderFilled,
+    OrderRejected,
+    OrderUnsettled,
     StateChanged,
 )
 _COUNTED = {BarClosed: "candles", DecisionMade: "decisions", IntentRecorded: "orders", OrderFilled: "fills"}
@@ -89,7 +95,7 @@ class Board:
             queue.put_nowait(line)
 
     async def subscribe(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield a line per bar, decision, intent, refusal, fill, state change and error from now on."""
+        """Yield a line per bar, decision, intent, refusal, fill, change of state and error from now on."""
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue(QUEUE)
         self._queues.add(queue)
         try:

@@ -211,7 +211,8 @@ class ControlServer:
     async def _limit(self, request: web.Request) -> web.Response:
         wish = await _read(request, _LimitWish)
         value = _parse_limit(wish.name, wish.value)
-        current = dict(self.controlled.status().get("limits") or {}).get(wish.name)
+        found = dict(self.controlled.status().get("limits") or {}).get(wish.name)
+        current = None if found is None else str(found)
         if is_loosening(current, value):
             shown = "unlimited" if value is None else value
             self._require_name(wish.account, f"raising {wish.name} from {current} to {shown}")

@@ -351,9 +351,14 @@ class LiveEngine:
 
     # --- health ------------------------------------------------------------------------------------
 
+    @property
+    def loop_age_s(self) -> float:
+        """Real seconds since the loop last turned."""
+        return (self.clock.real_ms() - self._turned_ms) / 1000
+
     def health(self) -> tuple[bool, str]:
         """Tell whether the loop turned within 5 s."""
-        late = self.clock.real_ms() - self._turned_ms
+        late = self.loop_age_s * 1000
         return late < LOOP_LIMIT_MS, f"loop turned {late:.0f} ms ago"
 
     def ready(self) -> tuple[bool, list[str]]:
