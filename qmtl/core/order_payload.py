@@ -9,7 +9,7 @@ from typing import Any
 from qmtl.core.money import ZERO, dump_decimal, parse_decimal
 from qmtl.core.order import OrderIntent, OrderValidationError, PositionSide, Side, TimeInForce
 
-CLIENT_ORDER_ID = re.compile(r"^[A-Za-z0-9_-]{1,36}$")
+CLIENT_ORDER_ID = re.compile(r"^[A-Za-z0-9_-]{1,36}\Z")
 CLIENT_ORDER_PREFIX = "q"
 _DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS = tuple(first + second for first in _DIGITS for second in _DIGITS)
@@ -84,11 +84,13 @@ def _number(value: object, field: str) -> Decimal:
 def _rename(order: Mapping[str, Any]) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for key, value in order.items():
+        if value is None:
+            continue
         name = _ALIASES.get(key, key)
         if name in result and result[name] != value:
             _fail(name, f"given twice with different values: {result[name]!r} and {value!r}")
         result[name] = value
-    return {key: value for key, value in result.items() if value is not None}
+    return result
 
 
 def _check_context(order: Mapping[str, Any], field: str, expected: object) -> None:

@@ -51,8 +51,11 @@ class Orders:
     def is_stale_news(self, order: Order, status: OrderStatus) -> bool:
         """Tell whether `status` repeats or is older than what is known: the ack that lost a race.
 
-        A submit that timed out says "unsettled", when the stream may have told more already.
+        A submit that timed out says "unsettled", when the stream may have told more already. An ack
+        after a rejection is neither: the venue contradicts itself.
         """
+        if status is _ACCEPTED and order.status is OrderStatus.REJECTED:
+            return False
         return status is order.status or (status in _EARLY_NEWS and order.status not in _EARLY)
 
     def move(self, order: Order, status: OrderStatus, ts_ms: int, reason: str = "") -> bool:
