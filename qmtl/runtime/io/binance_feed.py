@@ -70,7 +70,7 @@ class BinanceFuturesFeed:
 
     After every (re)connection of the user stream `reconcile(since_ms)` is asked for what happened since it
     was last heard, and its answer comes before anything newer. Entries need every stream fresh: each is
-    told stale when it falls silent and fresh once it caught up.
+    told stale when it falls silent and fresh once it caught up. `on_frame` sees every raw frame first.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class BinanceFuturesFeed:
         self._venue = venue
         if venue is not None:
             self.mapper.children = venue.children
+        self.on_frame: Callable[[bytes], object] | None = None
         self._reconcile = reconcile
         self._queue = ConflatingQueue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -210,6 +211,8 @@ class BinanceFuturesFeed:
                 self.watch.told(self._mark(symbol), reason)
 
     def _take_market(self, body: bytes) -> None:
+        if self.on_frame is not None:
+            self.on_frame(body)
         for message in self.mapper.parse(body):
             if isinstance(message, BarClosed | PriceUpdated):
                 track = self._tracks.get(message.symbol)
@@ -302,6 +305,8 @@ class BinanceFuturesFeed:
             self.watch.heard(USER_STREAM)
 
     def _take_user(self, body: bytes) -> None:
+        if self.on_frame is not None:
+            self.on_frame(body)
         for message in self.mapper.parse(body):
             if isinstance(message, Event):
                 self._heard_ms = max(self._heard_ms, message.ts_ms)

@@ -33,6 +33,7 @@ CLOCK_LIMIT_MS = 1_000.0
 """A larger offset between our clock and the venue's stops entries (trader.md §3)."""
 
 _BANNED_UNTIL = re.compile(r"banned until (\d{13})")
+_PLAIN = re.compile(r"[A-Za-z0-9._-]*")
 _DEFAULT_BAN_S = 120.0
 _WEIGHT_HEADER = "X-MBX-USED-WEIGHT-1M"
 _DEFAULT_WEIGHT_LIMIT = 2400
@@ -75,6 +76,13 @@ def classify_binance(error: Exception) -> Verdict:
     elif error.code in _DUPLICATE or (error.code == -2010 and "uplicate" in error.text):
         outcome, looks_first = Outcome.FINAL, True
     return Verdict(outcome, str(error), error.http_status, error.retry_after_s, looks_first)
+
+
+def dump_query(params: Mapping[str, str]) -> str:
+    """Return `params` as a query string; quoting is skipped where no value needs it."""
+    if _PLAIN.fullmatch("".join(params.values())):
+        return "&".join([f"{name}={value}" for name, value in params.items()])
+    return urlencode(params)
 
 
 class BinanceRest:
@@ -140,7 +148,7 @@ class BinanceRest:
     def sign(self, params: Mapping[str, str]) -> str:
         """Return the query string of `params` with stamp, window and signature."""
         stamped = {**params, "recvWindow": str(self._recv_window_ms), "timestamp": str(self.now_ms())}
-        query = urlencode(stamped)
+        query = dump_query(stamped)
         return f"{query}&signature={self.signature(query)}"
 
     def signature(self, text: str) -> str:
@@ -184,7 +192,7 @@ class BinanceRest:
             raise VenueUnavailable(error.reason) from error
         if not is_urgent:
             await self._wait_for_weight(weight)
-        query = self.sign(params or {}) if security == "signed" else urlencode(params or {})
+        query = self.sign(params or {}) if security == "signed" else dump_query(params or {})
         url = URL(f"{self.base_url}{path}" + (f"?{query}" if query else ""), encoded=True)
         headers = {} if security == "none" else {"X-MBX-APIKEY": self._api_key}
         async with self.session.request(method, url, headers=headers, allow_redirects=False) as answer:

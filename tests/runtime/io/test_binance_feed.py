@@ -1,11 +1,15 @@
 """Whatever the sockets do: bars without gap or repeat, fills without loss, silence noticed."""
 
 import asyncio
+from collections.abc import Callable
+from pathlib import Path
 
+import polars as pl
 import pytest
 
 from qmtl.core.event import (
     AccountReconciled,
+    BarClosed,
     FeedStateChanged,
     MarkPriceUpdated,
     OrderFilled,
@@ -13,9 +17,14 @@ from qmtl.core.event import (
 )
 from qmtl.core.money import parse_decimal
 from qmtl.core.order import OrderType, Side
-from qmtl.runtime.io.binance_feed import USER_STREAM
-from qmtl.services.paper_exchange.faults import FaultKind
-from tests.runtime.io.conftest import MINUTE_MS, Room
+from qmtl.engine.clock import ScaledClock, SeededRandom
+from qmtl.runtime.io.binance_feed import USER_STREAM, BinanceFuturesFeed, FeedSettings
+from qmtl.runtime.io.binance_futures import BinanceFuturesClient
+from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
+from qmtl.services.paper_exchange.app import PaperExchange
+from qmtl.services.paper_exchange.faults import FaultKind, FaultRule
+from qmtl.services.paper_exchange.settings import MarketSettings, PaperExchangeConfig
+from tests.runtime.io.conftest import MINUTE_MS, START_MS, Room
 
 KLINE = "btcusdt@kline_1m"
 MARK = "btcusdt@markPrice@1s"
@@ -165,3 +174,60 @@ async def test_closing_ends_the_iterator(room: Room) -> None:
     await room.step(8)
     await asyncio.sleep(0.02)
     assert len(room.events) == before
+
+
+@pytest.mark.soak
+async def test_listen_keys_are_renewed_all_day(count: Callable[[int, int], int]) -> None:
+    hours, speed = count(2, 24), 7200.0
+    clock = ScaledClock(START_MS, speed)
+    paper = PaperExchange(PaperExchangeConfig(), clock)
+    urls = await paper.start()
+    renewals = FaultRule(kind=FaultKind.DELAY, route="PUT /fapi/v1/listenKey")
+    paper.exchange.faults.add(renewals)
+    client = BinanceFuturesClient("paper", "paper", urls["rest"], clock=clock, random=SeededRandom(1))
+    venue = BinanceFuturesVenue(client, ["BTCUSDT"])
+    feed = BinanceFuturesFeed(
+        client,
+        FeedSettings(symbols=("BTCUSDT",)),
+        ws_url=urls["ws"],
+        venue=venue,
+        reconcile=lambda since_ms: venue.reconcile(since_ms, ()),
+    )
+    end_ms = START_MS + hours * 3_600_000
+    bars = []
+    async for event in feed.events():
+        if isinstance(event, BarClosed):
+            bars.append(event.open_ms)
+        if event.ts_ms >= end_ms:
+            break
+    await feed.aclose()
+    await venue.aclose()
+    await paper.stop()
+    # A key lives an hour: three renewals in each keep it, and it never had to be made anew.
+    assert renewals.hits >= 3 * hours - 2
+    assert feed.reconnects[USER_STREAM] == 0
+    assert bars == list(range(bars[0], bars[-1] + 1, MINUTE_MS))
+
+
+@pytest.mark.recorded
+async def test_refilled_bars_are_the_recorded_bars(recorded_file: Callable[[str], Path]) -> None:
+    path = recorded_file("candles/BTCUSDT_UM_1m_2025-05-04_2025-06-24.feather")
+    place = Room()
+    first_ms = 1_746_403_200_000
+    place.exchange_clock.set_now_ms(first_ms)
+    await place.open(markets=(MarketSettings(candles=path, history=100),))
+    try:
+        await place.listen(warmup=20)
+        await place.step_until(lambda: len(place.bars()) >= 25)
+        place.paper.exchange.hub.disconnect()
+        for _ in range(31 * 4):
+            place.paper.exchange.publish_next()
+        await place.step_until(lambda: len(place.bars()) >= 60)
+        recorded = pl.read_ipc(path)
+        opens = recorded["date"].dt.epoch("ms").to_list()
+        rows = dict(zip(opens, recorded.select("open", "high", "low", "close", "volume").rows(), strict=True))
+        for bar in place.bars():
+            assert (bar.open, bar.high, bar.low, bar.close, bar.volume) == pytest.approx(rows[bar.open_ms])
+        assert_whole(place)
+    finally:
+        await place.close()
