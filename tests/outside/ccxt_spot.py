@@ -42,6 +42,10 @@ class Session:
             facts["trade"] = (await self.exchange.watch_trades(SPOT))[-1]["price"]
             best = (await self.exchange.watch_bids_asks([SPOT]))[SPOT]
             facts["spread"] = best["ask"] - best["bid"]
+            for _ in range(2):
+                book_now = await self.exchange.watch_order_book(SPOT)
+            facts["bids"] = len(book_now["bids"])
+            facts["ticker"] = (await self.exchange.watch_ticker(SPOT))["last"]
         return float(ticker["last"])
 
     async def watch(self) -> None:
@@ -74,6 +78,16 @@ class Session:
             gone = await self.exchange.cancel_order(placed["id"], SPOT)
             facts["status"] = gone["info"]["status"]
             facts["open"] = [row["clientOrderId"] for row in await self.exchange.fetch_open_orders(SPOT)]
+        with self.report.step("edit") as facts:
+            first = await self.order("first", "limit", "buy", 0.002, price * 0.95)
+            second = await self.exchange.edit_order(first["id"], SPOT, "limit", "buy", 0.003, price * 0.94)
+            still = await self.exchange.fetch_open_orders(SPOT)
+            facts["open"] = [row["amount"] for row in still]
+            facts["moved"] = second["id"] != first["id"]
+            await self.exchange.cancel_all_orders(SPOT)
+        with self.report.step("fees") as facts:
+            facts["taker"] = (await self.exchange.fetch_trading_fee(SPOT))["taker"]
+            facts["status"] = (await self.exchange.fetch_status())["status"]
         with self.report.step("market_order") as facts:
             placed = await self.order("market", "market", "buy", 0.002)
             facts["status"], facts["average"] = placed["info"]["status"], placed["average"]

@@ -15,6 +15,10 @@ async def test_ccxt_spot(run_client: RunClient) -> None:
     assert steps["streams"]["messages"] == 2
     assert steps["streams"]["trade"] == pytest.approx(60_000, rel=0.02)
     assert steps["streams"]["spread"] == pytest.approx(0.2)
+    assert steps["streams"]["ticker"] == pytest.approx(60_000, rel=0.02)
+    assert steps["streams"]["bids"] >= 20
+    assert steps["edit"] == {"open": [0.003], "moved": True}
+    assert steps["fees"] == {"taker": 0.0004, "status": "ok"}
     limit = steps["limit_order"]
     assert (limit["status"], limit["open"]) == ("NEW", ["outside-limit"])
     assert limit["used"] == pytest.approx(0.002 * 57_000, rel=0.02)

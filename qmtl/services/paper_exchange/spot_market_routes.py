@@ -168,9 +168,15 @@ def _dump_day_ticker(market: Market) -> Message:
     }
 
 
+def get_status(_call: Call) -> Message:
+    """GET /sapi/v1/system/status."""
+    return {"status": 0, "msg": "normal"}
+
+
 ROUTES = (
     Route("GET", "/api/v3/ping", get_ping, is_spot=True),
     Route("GET", "/api/v3/time", get_time, is_spot=True),
+    Route("GET", "/sapi/v1/system/status", get_status, is_spot=True),
     Route("GET", "/api/v3/klines", get_klines, weight=2, is_spot=True),
     Route("GET", "/api/v3/uiKlines", get_klines, weight=2, is_spot=True),
     Route("GET", "/api/v3/depth", get_depth, weight=5, is_spot=True),

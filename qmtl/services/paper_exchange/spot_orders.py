@@ -36,6 +36,24 @@ def failed_filter(name: str) -> VenueError:
     return VenueError.from_reason(f"-1013 Filter failure: {name}")
 
 
+class ReplaceError(VenueError):
+    """A cancel-replace of which at least one half failed; `data` tells what each half came to."""
+
+    def __init__(self, data: Message) -> None:
+        """Refuse with 409 when the other half was done (-2021), else with 400 (-2022)."""
+        is_half = "SUCCESS" in {data["cancelResult"], data["newOrderResult"]}
+        self.code, self.status = (-2021, 409) if is_half else (-2022, 400)
+        self.message = f"Order cancel-replace {'partially ' if is_half else ''}failed."
+        self.retry_after_s = 0
+        self.data = data
+        Exception.__init__(self, f"{self.code} {self.message}")
+
+    @property
+    def payload(self) -> dict[str, object]:
+        """The body the venue sends."""
+        return super().payload | {"data": self.data}
+
+
 class SpotOrder(msgspec.Struct, kw_only=True):
     """One spot order; `quote_quantity` when a market order named what to spend instead of a size."""
 

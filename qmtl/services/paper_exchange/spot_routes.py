@@ -1,6 +1,6 @@
 """The spot venue's routes that act on an account, and everything of the venue as one extension."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from aiohttp import web
 
@@ -14,6 +14,7 @@ from qmtl.services.paper_exchange.order_request import parse_client_id
 from qmtl.services.paper_exchange.spot_listing import dump_pair
 from qmtl.services.paper_exchange.spot_orders import (
     Message,
+    ReplaceError,
     SpotOrder,
     dump_order,
     dump_placed,
@@ -41,6 +42,7 @@ SPOT_METHODS: dict[str, str] = {
     "order.test": "POST /api/v3/order/test",
     "order.status": "GET /api/v3/order",
     "order.cancel": "DELETE /api/v3/order",
+    "order.cancelReplace": "POST /api/v3/order/cancelReplace",
     "openOrders.status": "GET /api/v3/openOrders",
     "openOrders.cancelAll": "DELETE /api/v3/openOrders",
     "allOrders": "GET /api/v3/allOrders",
@@ -51,6 +53,9 @@ SPOT_METHODS: dict[str, str] = {
     "userDataStream.stop": "DELETE /api/v3/userDataStream",
 }
 """The spot WebSocket API's methods and the route that answers each."""
+
+
+_PLACING = frozenset({"/api/v3/order", "/api/v3/order/cancelReplace"})
 
 
 def extend_spot(exchange: Exchange) -> Iterable[Route | web.RouteDef]:
@@ -128,6 +133,37 @@ class SpotRoutes:
         self._venue.tell(call.account.key, self._venue.desk(call).cancel(order, call.now_ms))
         return dump_placed(order, [], "RESULT") | {"origClientOrderId": order.client_id}
 
+    def cancel_replace(self, call: Call) -> Message:
+        """POST /api/v3/order/cancelReplace: one order out, another in, as ccxt edits spot orders.
+
+        ReplaceError unless both were done.
+        """
+        mode = call.text("cancelReplaceMode")
+        if mode not in {"STOP_ON_FAILURE", "ALLOW_FAILURE"}:
+            raise VenueError(-1130, name="cancelReplaceMode")
+        renamed = {"orderId": "cancelOrderId", "origClientOrderId": "cancelOrigClientOrderId"}
+        old = {name: call.params[sent] for name, sent in renamed.items() if sent in call.params}
+        target = Call(
+            call.exchange,
+            {**call.params, **old},
+            key=call.key,
+            account=call.account,
+            now_ms=call.now_ms,
+        )
+        cancel = _attempt(self.delete_order, target)
+        place: tuple[str, Message | None] = ("NOT_ATTEMPTED", None)
+        if cancel[0] == "SUCCESS" or mode == "ALLOW_FAILURE":
+            place = _attempt(self.post_order, call)
+        body: Message = {
+            "cancelResult": cancel[0],
+            "newOrderResult": place[0],
+            "cancelResponse": cancel[1],
+            "newOrderResponse": place[1],
+        }
+        if (cancel[0], place[0]) == ("SUCCESS", "SUCCESS"):
+            return body
+        raise ReplaceError(body)
+
     def open_orders(self, call: Call) -> list[Message]:
         """GET /api/v3/openOrders, of one symbol or all."""
         symbol = call.market().symbol if call.params.get("symbol") else None
@@ -201,6 +237,16 @@ class SpotRoutes:
             "uid": 1,
         }
 
+    def commissions(self, call: Call) -> list[Message]:
+        """GET /sapi/v1/asset/tradeFee, of one symbol or all."""
+        fees = call.exchange.config.fees
+        symbol = call.market().symbol if call.params.get("symbol") else None
+        return [
+            {"symbol": name, "makerCommission": str(fees.maker), "takerCommission": str(fees.taker)}
+            for name in self._venue.pairs
+            if symbol in {None, name}
+        ]
+
     # --- user stream --------------------------------------------------------------------------
 
     def post_listen_key(self, call: Call) -> Message:
@@ -231,6 +277,7 @@ class SpotRoutes:
         signed = (
             ("POST", "/api/v3/order", self.post_order, 1),
             ("POST", "/api/v3/order/test", self.post_test, 1),
+            ("POST", "/api/v3/order/cancelReplace", self.cancel_replace, 1),
             ("GET", "/api/v3/order", self.get_order, 4),
             ("DELETE", "/api/v3/order", self.delete_order, 1),
             ("GET", "/api/v3/openOrders", self.open_orders, 6),
@@ -238,6 +285,7 @@ class SpotRoutes:
             ("GET", "/api/v3/allOrders", self.all_orders, 20),
             ("GET", "/api/v3/myTrades", self.my_trades, 20),
             ("GET", "/api/v3/account", self.account, 20),
+            ("GET", "/sapi/v1/asset/tradeFee", self.commissions, 1),
         )
         keyed = (
             ("POST", self.post_listen_key),
@@ -253,7 +301,7 @@ class SpotRoutes:
                     handler,
                     Security.SIGNED,
                     weight,
-                    is_order=(method, path) == ("POST", "/api/v3/order"),
+                    is_order=path in _PLACING and method == "POST",
                     is_spot=True,
                 )
                 for method, path, handler, weight in signed
@@ -263,3 +311,11 @@ class SpotRoutes:
                 for method, handler in keyed
             ),
         )
+
+
+def _attempt(handler: Callable[[Call], Message], call: Call) -> tuple[str, Message]:
+    """Return what one half of a cancel-replace came to."""
+    try:
+        return "SUCCESS", handler(call)
+    except VenueError as error:
+        return "FAILURE", error.payload

@@ -156,3 +156,44 @@ async def test_refusals_are_worded_as_spot_words_them(start: Start, candle_csv: 
     assert (unknown.status, unknown.body["code"]) == (400, -1121)
     absent = await caller.speak("GET", "/api/v3/order", symbol="BTCUSDT", orderId=99)
     assert absent.body["code"] == -2013
+
+
+@pytest.mark.parametrize(
+    ("mode", "target", "price", "code", "results", "resting"),
+    [
+        ("STOP_ON_FAILURE", "old", 41_000, None, ("SUCCESS", "SUCCESS"), [41_000]),
+        ("STOP_ON_FAILURE", "other", 41_000, -2022, ("FAILURE", "NOT_ATTEMPTED"), [40_000]),
+        ("ALLOW_FAILURE", "other", 41_000, -2021, ("FAILURE", "SUCCESS"), [40_000, 41_000]),
+        ("STOP_ON_FAILURE", "old", 4_100_000, -2021, ("SUCCESS", "FAILURE"), []),
+    ],
+)
+async def test_replacing_an_order_tells_what_each_half_came_to(
+    *,
+    start: Start,
+    candle_csv: Any,
+    mode: str,
+    target: str,
+    price: int,
+    code: int | None,
+    results: tuple[str, str],
+    resting: list[int],
+) -> None:
+    caller = await open_market(start, candle_csv)
+    await buy(caller, type="LIMIT", timeInForce="GTC", price=40_000, newClientOrderId="old")
+    body = {
+        "symbol": "BTCUSDT",
+        "side": "BUY",
+        "type": "LIMIT",
+        "timeInForce": "GTC",
+        "quantity": 0.1,
+        "price": price,
+        "cancelReplaceMode": mode,
+        "cancelOrigClientOrderId": target,
+        "newClientOrderId": "new",
+    }
+    reply = await caller.speak("POST", "/api/v3/order/cancelReplace", **body)
+    told = reply.body if code is None else reply.body["data"]
+    assert reply.body.get("code") == code
+    assert (told["cancelResult"], told["newOrderResult"]) == results
+    left = (await caller.speak("GET", "/api/v3/openOrders")).body
+    assert [float(row["price"]) for row in left] == resting
