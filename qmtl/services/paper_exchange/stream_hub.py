@@ -186,6 +186,7 @@ class StreamHub:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer a WebSocket request on any of the stream paths."""
         socket = web.WebSocketResponse(heartbeat=self._heartbeat_s, compress=False)
+        socket.headers["x-qmtl-paper"] = "1"
         await socket.prepare(request)
         category = request.match_info.get("category", "")
         listener = Listener(socket, category, is_combined="/ws" not in request.path)
