@@ -63,7 +63,9 @@ class Venue(Protocol):
     also come by the feed.
     """
 
-    reach: Reach
+    @property
+    def reach(self) -> Reach:
+        """How far its orders go."""
 
     async def submit(self, order: Order) -> Sequence[AnyEvent]:
         """Send one order under its client id, once."""

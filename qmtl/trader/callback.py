@@ -142,14 +142,17 @@ class Callback(SilentStrategy):
     def on_timer(self, ctx: Context) -> None:
         """Cancel what waited too long, and go on with an exit."""
         self._watch_position(ctx)
+        self._recall(ctx)
+        if self._state.leaving is not None:
+            self._leave(ctx, self._state.leaving)
+
+    def _recall(self, ctx: Context) -> None:
         for order in ctx.orders:
             role, waited = order.intent.role, ctx.elapsed_real_s(order.created_ms) + _EARLY_S
             is_entry_late = role is Role.ENTRY and waited >= self.params.entry_timeout_s
             is_exit_late = role is Role.EXIT and waited >= self.params.exit_timeout_s
             if is_entry_late or (is_exit_late and order.intent.type is not OrderType.MARKET):
                 ctx.cancel(order)
-        if self._state.leaving is not None:
-            self._leave(ctx, self._state.leaving)
 
     def dump_state(self) -> dict[str, Any]:
         """Return everything remembered as plain data."""
@@ -171,6 +174,8 @@ class Callback(SilentStrategy):
     def _act(self, ctx: Context, price: float) -> None:
         """Apply the rules at `price`."""
         self._watch_position(ctx)
+        # An order adopted after a restore has no wake-up of its own.
+        self._recall(ctx)
         state = self._state
         position = ctx.position(self.symbol)
         held = position.quantity

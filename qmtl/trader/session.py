@@ -1,0 +1,155 @@
+"""What one trading session is made of: consents, limits, parameters, as plain data for the journal."""
+
+import asyncio
+from copy import deepcopy
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+from qmtl import __version__
+from qmtl.config import account_keys, account_name
+from qmtl.core.event import SessionSetup, SessionStarted
+from qmtl.core.instrument import Instrument
+from qmtl.core.limits import RiskLimits
+from qmtl.core.order import BrokerageError
+from qmtl.engine.backup import back_up
+from qmtl.engine.engine import Engine
+from qmtl.engine.matching import MatchingCore
+from qmtl.engine.ports import Clock
+from qmtl.engine.simulated_venue import SimulatedVenue
+from qmtl.engine.venue_models import VenueModels
+from qmtl.settings import JournalSection, Settings
+from qmtl.trader.prelim import SetupRefusedError
+
+Domain = Literal["dryrun", "live"]
+Plain = str | int | float | bool | None
+
+BOLLINGER = "qmtl.trader.callback:Callback"
+"""The strategy of `qmtl trade` unless another is named."""
+
+_log = structlog.get_logger("qmtl.trader")
+_USUAL_NOTIONAL = Decimal(500)
+
+
+def has_venue_fills(settings: Settings, domain: Domain) -> bool:
+    """Tell whether orders leave the process: always live, in dryrun where `account.fills` says venue."""
+    return domain == "live" or settings.account.fills == "venue"
+
+
+def check_consents(settings: Settings, domain: str, typed_account: str | None) -> None:
+    """Raise SetupRefusedError naming the first thing that `domain` still needs; reads no network.
+
+    Live needs `connectors.execution_domain: live`, keys, `risk.max_daily_loss` and the account's name typed.
+    """
+    if domain not in {"dryrun", "live"}:
+        raise SetupRefusedError(f"domain: expected dryrun or live, got {domain!r}")
+    has_keys = account_keys(settings) is not None
+    if domain == "dryrun":
+        if settings.account.fills == "venue" and not has_keys:
+            raise SetupRefusedError("account.api_key is missing; account.fills: venue sends orders with it")
+        return
+    if settings.connectors.execution_domain != "live":
+        raise SetupRefusedError(
+            "connectors.execution_domain: live is missing in the settings; live requires it"
+        )
+    if not has_keys:
+        raise SetupRefusedError("account.key_file is missing; live requires it")
+    if settings.risk.max_daily_loss is None:
+        raise SetupRefusedError("risk.max_daily_loss is missing; live requires it, e.g. 50 USDT")
+    name = account_name(settings)
+    if typed_account != name:
+        raise SetupRefusedError(f"live trades real money of account {name}: its name was not given")
+
+
+def bollinger_params(settings: Settings) -> dict[str, Plain]:
+    """Return the parameters of the shipped trader as a session's setup keeps them.
+
+    Without a configured size it trades 0.010 BTC, and elsewhere about 500 in the quote currency.
+    """
+    trader = settings.trader
+    params: dict[str, Plain] = {name: _plain(value) for name, value in trader.decision.model_dump().items()}
+    params |= {"symbol": trader.symbol, "interval": trader.interval, "order_type": trader.order_type}
+    sizes = {name: getattr(trader, name) for name in ("quantity", "notional", "size_pct")}
+    given = {name: _plain(value) for name, value in sizes.items() if value is not None}
+    if not given and not trader.symbol.startswith("BTC"):
+        given = {"notional": _plain(_USUAL_NOTIONAL)}
+    return params | given
+
+
+def make_setup(
+    settings: Settings,
+    instruments: tuple[Instrument, ...],
+    *,
+    strategy: str,
+    params: dict[str, Plain],
+    has_venue: bool,
+    world: str = "",
+) -> SessionSetup:
+    """Return everything beside the events that decides what the engine does."""
+    limits = {name: getattr(settings.risk, name) for name in RiskLimits.__struct_fields__}
+    return SessionSetup(
+        strategy=strategy,
+        params=params,
+        instruments=instruments,
+        limits=RiskLimits(**limits),
+        world=world,
+        asset=settings.account.asset,
+        catastrophe_stop=settings.risk.catastrophe_stop if has_venue else None,
+        needs_reconcile=has_venue,
+    )
+
+
+def make_start(
+    setup: SessionSetup, *, ts_ms: int, epoch: str, domain: Domain, speed: float, run_id: str
+) -> SessionStarted:
+    """Return the first event of a session."""
+    return SessionStarted(ts_ms, epoch, domain, setup, speed, __version__, run_id)
+
+
+def simulate_venue(
+    engine: Engine,
+    settings: Settings,
+    instruments: tuple[Instrument, ...],
+    seq: int,
+    *,
+    models: VenueModels | None,
+    wallet: Decimal,
+) -> SimulatedVenue:
+    """Return a venue in memory that goes on where `engine` and its journal, `seq` records long, end.
+
+    A fresh engine's venue holds `wallet`.
+    """
+    account = settings.account
+    core = MatchingCore(
+        {instrument.symbol: instrument for instrument in instruments},
+        models=models,
+        account=deepcopy(engine.account) if engine.state.has_account else None,
+        first_wallet=wallet,
+        margin_mode=account.margin_mode,
+        leverage=account.leverage,
+        # A number used before the restart would be taken for a repetition.
+        first_order_id=seq + 1,
+        first_trade_id=seq + 1,
+    )
+    venue = SimulatedVenue(core)
+    venue.restore(engine.orders.open())
+    return venue
+
+
+async def keep_backups(settings: JournalSection, journal: Path, clock: Clock) -> None:
+    """Copy the journal every `backup_every_s`, for as long as it is not cancelled."""
+    folder = settings.backup_directory or settings.directory / "backups"
+    while True:
+        await clock.sleep(settings.backup_every_s)
+        stamp = f"{datetime.fromtimestamp(clock.now_ms() / 1000, UTC):%Y%m%dT%H%M%S}"
+        try:
+            await asyncio.to_thread(back_up, journal, folder, stamp=stamp, keep=settings.backup_keep)
+        except BrokerageError as error:
+            _log.error("backup failed", reason=str(error), action="check the disk of the backups")
+
+
+def _plain(value: Any) -> Plain:
+    return str(value) if isinstance(value, Decimal) else value
