@@ -57,9 +57,10 @@ REQUEST_KINDS = frozenset(
 class FaultRule(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One way to go wrong.
 
-    `route` is a pattern over "METHOD /path" of requests and "ws name" of streams ("ws user" for user
-    data), with * as wildcard. Each matching occasion is hit by `chance`, or exactly when its number,
-    counted from 1 per rule, is in `schedule`. `times` bounds the hits (None: without end).
+    `route` is a pattern over "METHOD /path" of requests, "WS method" of those to the WebSocket API, and
+    "ws name" of streams ("ws user" for user data), with * as wildcard. Each matching occasion is hit by
+    `chance`, or exactly when its number, counted from 1 per rule, is in `schedule`. `times` bounds the
+    hits (None: without end).
     """
 
     kind: FaultKind

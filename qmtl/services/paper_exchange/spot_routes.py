@@ -99,11 +99,11 @@ class SpotRoutes:
         client_id = parse_client_id(call.params, "newClientOrderId")
         client_id = client_id or f"web_{call.exchange.random.randbytes(10).hex()}"
         quote = number(call.params, "quoteOrderQty") or ZERO
+        before = len(desk.trades)
         order, told = desk.submit(intent, kind, client_id, quote, call.now_ms)
         self._venue.tell(call.account.key, told)
-        trades = [trade for trade in desk.trades if trade.order_id == order.order_id]
         answer = call.params.get("newOrderRespType") or ("FULL" if kind in {"LIMIT", "MARKET"} else "ACK")
-        return dump_placed(order, trades, answer)
+        return dump_placed(order, desk.trades[before:], answer)
 
     def post_test(self, call: Call) -> Message:
         """POST /api/v3/order/test: parse and refuse, place nothing."""

@@ -7,7 +7,6 @@ Source: developers.binance.com, USDS-M futures, "WebSocket API General Info" (`/
 import asyncio
 import hmac
 from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlencode
 
@@ -30,7 +29,6 @@ from qmtl.services.paper_exchange.stream_hub import Listener
 _encode = msgspec.json.encode
 _HMAC_SESSION = "-4056 HMAC_SHA256 API key is not supported."
 _BAD_JSON = "-1135 Invalid JSON Request"
-_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 FUTURES_METHODS: dict[str, str] = {
     "ping": "GET /fapi/v1/ping",
@@ -186,11 +184,11 @@ class WsApi:
         if rule is not None:
             if rule.kind is FaultKind.REFUSE:
                 return None
-            if rule.kind is FaultKind.DELAY:
-                await exchange.clock.sleep(rule.seconds)
             if rule.kind is FaultKind.STATUS:
                 return _failed(request, rule)
         answer = self._carry_out(session, request, address)
+        if rule is not None and rule.kind is FaultKind.DELAY:
+            await exchange.clock.sleep(rule.seconds)
         if rule is not None and rule.kind is FaultKind.DROP:
             return None
         if rule is not None and rule.kind is FaultKind.LOST_ANSWER:
@@ -280,5 +278,8 @@ def _plain(raw: msgspec.Raw) -> str | None:
 
 
 def _failed(request: WsRequest, rule: FaultRule) -> dict[str, Any]:
-    phrase = _PHRASES.get(rule.status, "Unknown")
-    return {"id": request.id, "status": rule.status, "error": {"code": -1000, "msg": phrase}}
+    """Return what the venue's front says when the engine behind it does not answer."""
+    error = {"code": -1007, "msg": "Timeout waiting for response from backend server. Send status unknown"}
+    if rule.status in {418, 429}:
+        error = {"code": -1003, "msg": "Too many requests."}
+    return {"id": request.id, "status": rule.status, "error": error}

@@ -169,7 +169,7 @@ async def test_faults_strike_here_too(start: Start, kind: FaultKind, answer: int
             await line.speak("order.place", **ORDER, price="58000")
     else:
         failed = await line.speak("order.place", **ORDER, price="58000")
-        assert (failed["status"], failed["error"]["code"]) == (answer, -1000)
+        assert (failed["status"], failed["error"]["code"]) == (answer, -1007)
     assert len((await line.caller.speak("GET", "/fapi/v1/openOrders")).body) == taken
 
 
