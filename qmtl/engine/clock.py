@@ -81,15 +81,15 @@ class VirtualClock:
     async def advance(self, real_s: float) -> None:
         """Let `real_s` real seconds pass, waking sleepers one at a time and letting each run."""
         target = self._real_ms + real_s * 1000
+        await _let_others_run()
         while self._sleepers and self._sleepers[0][0] <= target:
             due, _, future = heapq.heappop(self._sleepers)
             self._real_ms = max(self._real_ms, due)
             if not future.done():
                 future.set_result(None)
-            for _ in range(10):
-                await asyncio.sleep(0)
+            await _let_others_run()
         self._real_ms = target
-        await asyncio.sleep(0)
+        await _let_others_run()
 
     def set_now_ms(self, now_ms: int) -> None:
         """Move exchange time forward to `now_ms` without waking anybody: for drivers of recorded events."""
@@ -98,3 +98,9 @@ class VirtualClock:
 
 class SeededRandom(random.Random):
     """Randomness that repeats with its seed; see ports.Random."""
+
+
+async def _let_others_run() -> None:
+    """Let tasks that are ready go as far as their next wait: one that just began must get to its sleep."""
+    for _ in range(10):
+        await asyncio.sleep(0)

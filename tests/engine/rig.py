@@ -37,8 +37,8 @@ class Scripted(SilentStrategy):
     name = "scripted"
 
     def __init__(self) -> None:
-        self.at_bar: Callable[[Context, ev.BarClosed], None] | None = None
-        self.at_price: Callable[[Context, ev.PriceUpdated], None] | None = None
+        self.at_bar: Callable[..., object] | None = None
+        self.at_price: Callable[..., object] | None = None
         self.warm = True
         self.told: list[str] = []
         self.fills: list[Decimal] = []

@@ -218,7 +218,7 @@ def test_a_failing_strategy_stops_entering_and_the_engine_lives(hook: str) -> No
 
 def test_a_failing_strategy_fails_a_backtest() -> None:
     rig = Rig(domain="backtest")
-    rig.strategy.at_bar = lambda ctx, bar: 1 / 0  # type: ignore[assignment]
+    rig.strategy.at_bar = lambda ctx, bar: 1 / 0
     with pytest.raises(ZeroDivisionError):
         rig.bar()
 
