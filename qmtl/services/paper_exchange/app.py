@@ -20,7 +20,7 @@ from qmtl.services.paper_exchange.auth import Security, check_signature, check_t
 from qmtl.services.paper_exchange.call import Call, Route
 from qmtl.services.paper_exchange.errors import VenueError
 from qmtl.services.paper_exchange.exchange import Exchange
-from qmtl.services.paper_exchange.faults import REQUEST_KINDS, FaultKind, FaultRule
+from qmtl.services.paper_exchange.faults import REQUEST_KINDS, FaultKind, FaultRule, dump_failure
 from qmtl.services.paper_exchange.market import Update
 from qmtl.services.paper_exchange.settings import PaperExchangeConfig
 from qmtl.services.paper_exchange.spot_routes import extend_spot
@@ -197,14 +197,10 @@ class PaperExchange:
         self, request: web.Request, route: Route, body: str, rule: FaultRule
     ) -> web.StreamResponse:
         """Carry out a request the way the fault plan wants it to go wrong."""
-        failure = {
-            "code": -1007,
-            "msg": "Timeout waiting for response from backend server. Send status unknown",
-        }
+        failure = dump_failure(rule)
         headers = dict(_HEADERS)
         if rule.status in {418, 429}:
             headers["Retry-After"] = str(max(1, int(rule.seconds)))
-            failure = {"code": -1003, "msg": "Too many requests."}
         if rule.kind is FaultKind.STATUS:
             return web.Response(body=_encode(failure), status=rule.status, headers=headers)
         if rule.kind is FaultKind.DELAY:

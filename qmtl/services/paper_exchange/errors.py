@@ -6,18 +6,16 @@ Source: developers.binance.com, USDS-M futures, "Error Codes".
 from typing import Final
 
 MESSAGES: Final[dict[int, tuple[int, str]]] = {
-    -1000: (500, "An unknown error occurred while processing the request."),
     -1003: (429, "Too many requests; current limit is {limit} requests per minute."),
-    -1015: (429, "Too many new orders; current limit is {limit} orders per {interval}."),
-    -1021: (400, "Timestamp for this request is outside of the recvWindow."),
     -1007: (
         408,
         "Timeout waiting for response from backend server. Send status unknown; execution status unknown.",
     ),
-    -1023: (400, "Start time is greater than end time."),
+    -1015: (429, "Too many new orders; current limit is {limit} orders per {interval}."),
+    -1021: (400, "Timestamp for this request is outside of the recvWindow."),
     -1022: (400, "Signature for this request is not valid."),
+    -1023: (400, "Start time is greater than end time."),
     -1100: (400, "Illegal characters found in parameter '{name}'; legal range is '{legal}'."),
-    -1101: (400, "Too many parameters sent for this endpoint."),
     -1102: (400, "Mandatory parameter '{name}' was not sent, was empty/null, or malformed."),
     -1106: (400, "Parameter '{name}' sent when not required."),
     -1115: (400, "Invalid timeInForce."),
@@ -26,7 +24,6 @@ MESSAGES: Final[dict[int, tuple[int, str]]] = {
     -1120: (400, "Invalid interval."),
     -1121: (400, "Invalid symbol."),
     -1125: (400, "This listenKey does not exist."),
-    -1128: (400, "Combination of optional parameters invalid."),
     -1130: (400, "Data sent for parameter '{name}' is not valid."),
     -1131: (400, "recvWindow must be less than 60000."),
     -2010: (400, "New order rejected."),
@@ -38,7 +35,6 @@ MESSAGES: Final[dict[int, tuple[int, str]]] = {
     -4015: (400, "Client order id is not valid."),
     -4024: (400, "Limit price can't be lower than {limit}."),
     -4045: (400, "Reach max stop order limit."),
-    -4062: (400, "Invalid or improper reduceOnly value."),
     -4116: (400, "ClientOrderId is duplicated."),
     -4120: (
         400,

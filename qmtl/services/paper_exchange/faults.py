@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 import msgspec
 
 from qmtl.engine.ports import Random
+from qmtl.services.paper_exchange.errors import VenueError
 
 
 class FaultKind(StrEnum):
@@ -115,6 +116,13 @@ class FaultPlan:
                 self.counts[rule.kind.value] += 1
                 return rule
         return None
+
+
+def dump_failure(rule: FaultRule) -> dict[str, object]:
+    """Return what the venue's front says when the engine behind it does not answer."""
+    if rule.status in {418, 429}:
+        return {"code": -1003, "msg": "Too many requests."}
+    return VenueError(-1007).payload
 
 
 _DECODER = msgspec.json.Decoder(list[FaultRule])

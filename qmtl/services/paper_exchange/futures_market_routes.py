@@ -8,7 +8,7 @@ from qmtl.core.interval import FUNDING_MS, INTERVAL_MS
 from qmtl.core.money import dump_decimal
 from qmtl.services.paper_exchange.call import Call, Route, per_symbol
 from qmtl.services.paper_exchange.candles import MINUTE_MS
-from qmtl.services.paper_exchange.errors import VenueError, missing
+from qmtl.services.paper_exchange.errors import VenueError
 from qmtl.services.paper_exchange.listing import dump_symbol
 from qmtl.services.paper_exchange.market import Market
 from qmtl.services.paper_exchange.market_streams import dump_day
@@ -304,8 +304,8 @@ def get_empty_dapi(call: Call) -> dict[str, Any]:
 
 def get_nothing(call: Call) -> list[Any]:
     """Answer a list that is empty here: index compositions and the like."""
-    if call.params.get("symbol") and call.params["symbol"] not in call.exchange.markets:
-        raise missing("symbol")
+    if call.params.get("symbol"):
+        call.market()
     return []
 
 

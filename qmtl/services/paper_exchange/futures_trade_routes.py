@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from qmtl.core.order import OrderType
+from qmtl.engine.settlement import LIQUIDATION_PREFIX
 from qmtl.services.paper_exchange.auth import Security
 from qmtl.services.paper_exchange.call import Call, Route, per_symbol
 from qmtl.services.paper_exchange.errors import VenueError, missing
@@ -200,6 +201,17 @@ def get_user_trades(call: Call) -> list[dict[str, Any]]:
     return [dump_fill(fill) for fill in chosen]
 
 
+def get_force_orders(call: Call) -> list[dict[str, Any]]:
+    """GET /fapi/v1/forceOrders: the venue's own orders that closed this account's positions."""
+    symbol = call.market().symbol if call.params.get("symbol") else None
+    found = [
+        record
+        for record in call.account.orders.values()
+        if record.client_id.startswith(LIQUIDATION_PREFIX) and symbol in {None, record.intent.symbol}
+    ]
+    return [dump_order(record) for record in found[-call.limit(50, 100) :]]
+
+
 def post_countdown(call: Call) -> dict[str, Any]:
     """POST /fapi/v1/countdownCancelAll: cancel the symbol's orders unless called again in time."""
     market, countdown = call.market(), call.integer("countdownTime")
@@ -227,5 +239,6 @@ ROUTES = (
     Route("DELETE", "/fapi/v1/batchOrders", delete_batch, _SIGNED, 1),
     Route("GET", "/fapi/v1/allOrders", get_all_orders, _SIGNED, 5),
     Route("GET", "/fapi/v1/userTrades", get_user_trades, _SIGNED, 5),
+    Route("GET", "/fapi/v1/forceOrders", get_force_orders, _SIGNED, per_symbol(20, 50)),
     Route("POST", "/fapi/v1/countdownCancelAll", post_countdown, _SIGNED, 10),
 )

@@ -116,7 +116,7 @@ def _parse_intent(
         raise missing("workingType")
     reduces = call.flag("reduceOnly")
     if reduces and position_side != "BOTH":
-        raise VenueError(-4062)
+        raise VenueError(-1106, name="reduceonly")
     return OrderIntent(
         symbol=market.symbol,
         side=_SIDES[side],

@@ -23,7 +23,7 @@ from qmtl.services.paper_exchange.auth import Security, check_time, sign
 from qmtl.services.paper_exchange.call import Call, Route
 from qmtl.services.paper_exchange.errors import VenueError, missing
 from qmtl.services.paper_exchange.exchange import Exchange
-from qmtl.services.paper_exchange.faults import REQUEST_KINDS, FaultKind, FaultRule
+from qmtl.services.paper_exchange.faults import REQUEST_KINDS, FaultKind, FaultRule, dump_failure
 from qmtl.services.paper_exchange.stream_hub import Listener
 
 _encode = msgspec.json.encode
@@ -278,8 +278,5 @@ def _plain(raw: msgspec.Raw) -> str | None:
 
 
 def _failed(request: WsRequest, rule: FaultRule) -> dict[str, Any]:
-    """Return what the venue's front says when the engine behind it does not answer."""
-    error = {"code": -1007, "msg": "Timeout waiting for response from backend server. Send status unknown"}
-    if rule.status in {418, 429}:
-        error = {"code": -1003, "msg": "Too many requests."}
-    return {"id": request.id, "status": rule.status, "error": error}
+    """Return an answer that a fault put in the place of the engine's."""
+    return {"id": request.id, "status": rule.status, "error": dump_failure(rule)}

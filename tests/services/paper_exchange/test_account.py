@@ -64,6 +64,8 @@ async def test_hedge_mode_holds_both_sides(start: Any, candle_csv: Any) -> None:
     trader = await start(markets=candle_csv(CALM))
     await trader.speak("POST", "/fapi/v1/positionSide/dual", dualSidePosition="true")
     assert (await trader.order(side="BUY", type="MARKET", quantity="0.2")).body["code"] == -4061
+    hedged = {"side": "SELL", "type": "MARKET", "quantity": "0.2", "positionSide": "LONG"}
+    assert (await trader.order(**hedged, reduceOnly="true")).body["code"] == -1106
     await trader.order(side="BUY", type="MARKET", quantity="0.2", positionSide="LONG")
     await trader.order(side="SELL", type="MARKET", quantity="0.1", positionSide="SHORT")
     rows = (await trader.speak("GET", "/fapi/v2/positionRisk", symbol="BTCUSDT")).body
@@ -122,6 +124,8 @@ async def test_a_position_near_its_end_is_warned_of_then_liquidated(start: Any, 
     [closed] = [m["o"] for m in heard if m["e"] == "ORDER_TRADE_UPDATE" and m["o"]["x"] == "CALCULATED"]
     assert (closed["c"].startswith("autoclose-"), closed["q"], closed["R"]) == (True, "1", True)
     [balance] = (await trader.speak("GET", "/fapi/v3/balance")).body
+    forced = (await trader.speak("GET", "/fapi/v1/forceOrders", symbol="BTCUSDT")).body
+    assert [order["orderId"] for order in forced] == [closed["i"]]
     updates = [m for m in heard if m["e"] == "ACCOUNT_UPDATE"]
     assert Decimal(updates[-1]["a"]["B"][0]["wb"]) == Decimal(balance["balance"]) >= 0
 
