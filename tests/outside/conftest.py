@@ -17,6 +17,7 @@ from qmtl.core.bar import Bar
 from qmtl.engine.clock import SystemClock
 from qmtl.services.paper_exchange.app import PaperExchange
 from qmtl.services.paper_exchange.settings import MarketSettings, PaperExchangeConfig
+from qmtl.services.paper_exchange.spot_venue import SpotVenue
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY, SECRET = "outside-key", "outside-secret"
@@ -51,7 +52,10 @@ def candle_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 async def addresses(candle_file: Path) -> AsyncIterator[dict[str, str]]:
-    """A running exchange; its next update is published every quarter second, whatever its minute says."""
+    """A running exchange with candles that end now.
+
+    Once somebody listens or trades, the next update comes every quarter second, whatever its minute says.
+    """
     market = MarketSettings(candles=candle_file, is_shifted=True, ahead=AHEAD)
     config = PaperExchangeConfig(
         markets=(market,),
@@ -63,7 +67,18 @@ async def addresses(candle_file: Path) -> AsyncIterator[dict[str, str]]:
     server = PaperExchange(config, SystemClock())
     where = await server.start()
 
+    exchange = server.exchange
+    owners = [getattr(watcher, "__self__", None) for watcher in exchange.watchers]
+    hubs = [exchange.hub, *(owner.hub for owner in owners if isinstance(owner, SpotVenue))]
+
+    def is_wanted() -> bool:
+        return any(hub.names_of("btcusdt") for hub in hubs) or any(
+            a.orders for a in exchange.accounts.values()
+        )
+
     async def hurry() -> None:
+        while not is_wanted():
+            await asyncio.sleep(PACE_S)
         while True:
             await asyncio.sleep(PACE_S)
             await server.step()

@@ -11,6 +11,7 @@ async def test_ccxt_spot(run_client: RunClient) -> None:
     steps = (await run_client("ccxt_spot"))["steps"]
     assert (steps["load_markets"]["tick_size"], steps["load_markets"]["lot_size"]) == ("0.01", "1e-05")
     assert (steps["candles"]["count"], steps["candles"]["steps_ms"]) == (100, [60_000])
+    assert 0 <= steps["candles"]["age_ms"] < 62_000
     assert steps["tickers"]["bid"] < steps["tickers"]["last"] < steps["tickers"]["ask"]
     assert steps["streams"]["messages"] == 2
     assert steps["streams"]["trade"] == pytest.approx(60_000, rel=0.02)
