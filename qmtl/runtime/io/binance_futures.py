@@ -97,7 +97,8 @@ class BinanceFuturesClient(BinanceRest):
             self.reach = "sandbox"
         elif is_loopback(host):
             try:
-                async with self.session.get(self.base_url / "fapi/v1/ping") as answer:
+                url = self.base_url / "fapi/v1/ping"
+                async with self.session.get(url, allow_redirects=False) as answer:
                     self.reach = "sandbox" if _PAPER_HEADER in answer.headers else "live"
             except (aiohttp.ClientError, OSError) as error:
                 raise VenueUnavailable(f"{self.base_url}: {error}") from error

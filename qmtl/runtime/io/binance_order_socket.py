@@ -14,6 +14,7 @@ from qmtl.runtime.io.binance_futures import BinanceFuturesClient
 from qmtl.runtime.io.binance_orders import OrderRequest
 from qmtl.runtime.io.binance_payloads import AlgoPayload, OrderPayload, parse_algo, parse_order
 from qmtl.runtime.io.binance_rest import BinanceError
+from qmtl.runtime.io.reconnecting_socket import describe_break
 
 _HEARTBEAT_S = 15.0
 
@@ -82,7 +83,7 @@ class BinanceOrderSocket:
                     )
                 except (aiohttp.ClientError, OSError) as error:
                     # Whatever went wrong, no order left the process.
-                    raise ConnectionRefusedError(f"{type(error).__name__}: {error}") from error
+                    raise ConnectionRefusedError(describe_break(error)) from error
                 self._reader = asyncio.create_task(self._read(self._socket))
             return self._socket
 

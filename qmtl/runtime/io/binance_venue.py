@@ -100,7 +100,14 @@ class BinanceFuturesVenue:
                 "order unsettled", client_order_id=key, reason=error.reason, action="settle asks again"
             )
             return (OrderUnsettled(self.client.now_ms(), key, error.reason),)
-        return await self._news(order, payload) if was_found else self._accepted(order, payload)
+        if was_found:
+            try:
+                return await self._news(order, payload)
+            except (BrokerageError, aiohttp.ClientError, OSError) as error:
+                _log.warning(
+                    "fills not read", client_order_id=key, reason=str(error), action="reconcile tells"
+                )
+        return self._accepted(order, payload)
 
     async def settle(self, order: Order) -> Sequence[AnyEvent]:
         """See Venue: found is told in full, absence proven twice is a rejection, else nothing."""
@@ -114,7 +121,7 @@ class BinanceFuturesVenue:
             if found is None:
                 return (OrderRejected(client.now_ms(), key, "absent"),)
             return await self._news(order, found)
-        except (broker.OrderUnknown, broker.VenueUnavailable, BinanceError) as error:
+        except (BrokerageError, aiohttp.ClientError, OSError) as error:
             _log.warning("still unsettled", client_order_id=key, reason=str(error), action="asked again")
             return ()
 
@@ -174,7 +181,11 @@ class BinanceFuturesVenue:
             params = {"symbol": order.intent.symbol, "orderId": payload.child_id}
             child = await self.client.get(OrderRequest("/fapi/v1/order", "order.status", params))
             if not isinstance(child, OrderPayload):
-                return events
+                # The venue forgets orders in time; that the Algo service is finished with it remains.
+                is_over = payload.algoStatus == "FINISHED"
+                return (
+                    (*events, OrderCanceled(ts_ms, key, "finished", payload.child_id)) if is_over else events
+                )
             report, ts_ms = child.report, child.updateTime or ts_ms
         self._client_ids[report.venue_order_id] = key
         if report.filled:

@@ -19,6 +19,13 @@ _Socket = aiohttp.ClientWebSocketResponse[Literal[False]]
 _log = structlog.get_logger("qmtl.socket")
 
 
+def describe_break(error: Exception) -> str:
+    """Return a network error in words, without the address it may name: a stream's address holds its key."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"HTTP {error.status} {error.message}".strip()
+    return f"{type(error).__name__}: {error}"
+
+
 class ReconnectingSocket:
     """Keeps one connection standing: `find_url` is asked before every attempt, `take` gets each frame.
 
@@ -72,7 +79,7 @@ class ReconnectingSocket:
                     await self._read(socket)
                     reason = self._why or f"closed by the venue ({socket.close_code})"
             except (aiohttp.ClientError, OSError) as error:
-                reason = f"{type(error).__name__}: {error}"
+                reason = describe_break(error)
             except BrokerageError as error:
                 if not self.connects and not isinstance(error, ConnectionError):
                     raise
