@@ -90,7 +90,8 @@ class PaperExchange:
                 await task
         self._tasks = []
         self._mounted = set()
-        self.exchange.hub.disconnect()
+        for hub in self.exchange.hubs:
+            hub.disconnect()
         for close in self.exchange.closers:
             close()
         if self._runner is not None:
@@ -100,7 +101,7 @@ class PaperExchange:
     async def step(self) -> Update | None:
         """Publish the next update and wait until the sockets have it; None when candles have ended."""
         update = self.exchange.publish_next()
-        await self.exchange.hub.drain()
+        await self.exchange.drain()
         return update
 
     async def _pump(self) -> None:
@@ -147,7 +148,9 @@ class PaperExchange:
         faults = exchange.faults
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            body = (await request.text()) if method in _BODIES and request.can_read_body else ""
+            body = ""
+            if method in _BODIES and request.can_read_body:
+                body = (await request.read()).decode(errors="replace")
             rule = faults.strike(occasion, REQUEST_KINDS) if faults.rules else None
             if rule is not None:
                 return await self._with_fault(request, route, body, rule)

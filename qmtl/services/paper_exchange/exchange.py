@@ -38,7 +38,8 @@ class Exchange:
         self.faults = FaultPlan(SeededRandom(config.seed + 1))
         self.weights = WeightMeter(config.limits)
         self.listen_keys = ListenKeys(SeededRandom(config.seed + 2), config.listen_key_ms)
-        self.hub = StreamHub(self.faults, config.ping_s, clock.sleep, self.listen_keys, self.expire_key)
+        self.hubs: list[StreamHub] = []
+        self.hub = self.make_hub()
         self.start_ms = clock.now_ms()
         self.markets = {
             settings.symbol: Market(settings, config.candle_path, self.start_ms)
@@ -53,6 +54,17 @@ class Exchange:
         self._next = next(self._updates, None)
         self._next_funding_ms = self.start_ms // FUNDING_MS * FUNDING_MS + FUNDING_MS
         self._mark_ticks = 0
+
+    def make_hub(self) -> StreamHub:
+        """Return a hub of its own for one more product; it drains and ends with the exchange."""
+        hub = StreamHub(self.faults, self.config.ping_s, self.clock.sleep, self.listen_keys, self.expire_key)
+        self.hubs.append(hub)
+        return hub
+
+    async def drain(self) -> None:
+        """Wait until everything published was handed to the sockets."""
+        for hub in self.hubs:
+            await hub.drain()
 
     # --- who and what -------------------------------------------------------------------------
 
@@ -111,8 +123,9 @@ class Exchange:
         key = self.listen_keys.pop(name)
         if key is not None:
             body = user_stream.listen_key_expired(name, self.clock.now_ms())
-            self.hub.publish_user(name, "listenKeyExpired", _encode(body))
-            self.hub.forget_key(name)
+            for hub in self.hubs:
+                hub.publish_user(name, "listenKeyExpired", _encode(body))
+                hub.forget_key(name)
 
     # --- time ---------------------------------------------------------------------------------
 

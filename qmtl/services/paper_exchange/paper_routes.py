@@ -50,7 +50,7 @@ def build_routes(exchange: Exchange) -> list[web.RouteDef]:
             if exchange.publish_next() is None:
                 break
             done += 1
-        await exchange.hub.drain()
+        await exchange.drain()
         return _answer({"published": done, "serverTime": exchange.clock.now_ms()})
 
     return [

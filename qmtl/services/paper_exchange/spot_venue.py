@@ -16,7 +16,6 @@ from qmtl.services.paper_exchange.spot_desk import SpotDesk
 from qmtl.services.paper_exchange.spot_listing import list_spot
 from qmtl.services.paper_exchange.spot_orders import Message
 from qmtl.services.paper_exchange.spot_streams import dump_stream
-from qmtl.services.paper_exchange.stream_hub import StreamHub
 from qmtl.services.paper_exchange.ws_api import SESSION_METHODS, SessionMethod, WsSession
 
 REALM = "spot"
@@ -33,13 +32,7 @@ class SpotVenue:
     def __init__(self, exchange: Exchange) -> None:
         self.exchange = exchange
         self.pairs = {symbol: list_spot(contract) for symbol, contract in exchange.instruments.items()}
-        self.hub = StreamHub(
-            exchange.faults,
-            exchange.config.ping_s,
-            exchange.clock.sleep,
-            exchange.listen_keys,
-            exchange.expire_key,
-        )
+        self.hub = exchange.make_hub()
         self.session_methods = SESSION_METHODS | {
             "userDataStream.subscribe.signature": SessionMethod(self._subscribe, Security.SIGNED, 2),
             "userDataStream.unsubscribe": SessionMethod(self._unsubscribe, Security.NONE, 2),
@@ -48,7 +41,6 @@ class SpotVenue:
         self._sessions: dict[str, dict[int, WsSession]] = {}
         self._numbers = itertools.count()
         exchange.watchers.append(self.on_update)
-        exchange.closers.append(self.hub.disconnect)
 
     # --- accounts -----------------------------------------------------------------------------
 

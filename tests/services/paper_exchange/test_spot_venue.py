@@ -129,6 +129,19 @@ async def test_user_events_come_by_listen_key_and_by_subscription(start: Start, 
         await api.receive_json(timeout=0.2)
 
 
+async def test_an_expired_spot_key_says_so_and_falls_silent(start: Start, candle_csv: Any) -> None:
+    caller = await open_market(start, candle_csv)
+    key = (await caller._send("POST", "/api/v3/userDataStream", "", {})).body["listenKey"]
+    stream = await caller.session.ws_connect(f"{caller.urls['ws']}/ws/{key}")
+    caller.server.exchange.pass_time(START_MS + 61 * 60_000)
+    assert (await stream.receive_json(timeout=5))["e"] == "listenKeyExpired"
+    await buy(caller)
+    with pytest.raises(TimeoutError):
+        await stream.receive_json(timeout=0.2)
+    late = await caller.speak("PUT", "/api/v3/userDataStream", listenKey=key)
+    assert late.body["code"] == -1125
+
+
 async def test_the_spot_socket_places_orders_too(start: Start, candle_csv: Any) -> None:
     caller = await open_market(start, candle_csv)
     api: aiohttp.ClientWebSocketResponse = await caller.session.ws_connect(f"{caller.urls['ws']}/ws-api/v3")
