@@ -86,7 +86,7 @@ def _takes_bool(annotation: Any) -> bool:
 class Section(BaseModel):
     """Base of every section: frozen, no unknown key, no true or false where a number is meant."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -164,7 +164,7 @@ class TraderSection(Section):
     notional: Money | None = None
     size_pct: Share | None = None
     order_type: Literal["LIMIT", "IOC", "MARKET"] = "LIMIT"
-    decision: DecisionSection = DecisionSection()
+    decision: DecisionSection = Field(default_factory=DecisionSection)
 
     @model_validator(mode="after")
     def _one_size(self) -> "TraderSection":
@@ -282,16 +282,16 @@ class Settings(Section):
     """Everything qmtl.yml, the environment and the defaults say, once checked."""
 
     profile: Literal["dev", "prod"] = "dev"
-    account: AccountSection = AccountSection()
-    risk: RiskSection = RiskSection()
-    trader: TraderSection = TraderSection()
-    demo: DemoSection = DemoSection()
-    paper_exchange: PaperExchangeSection = PaperExchangeSection()
-    connectors: ConnectorsSection = ConnectorsSection()
-    runtime: RuntimeSection = RuntimeSection()
-    journal: JournalSection = JournalSection()
-    control: ControlSection = ControlSection()
-    logs: LogsSection = LogsSection()
+    account: AccountSection = Field(default_factory=AccountSection)
+    risk: RiskSection = Field(default_factory=RiskSection)
+    trader: TraderSection = Field(default_factory=TraderSection)
+    demo: DemoSection = Field(default_factory=DemoSection)
+    paper_exchange: PaperExchangeSection = Field(default_factory=PaperExchangeSection)
+    connectors: ConnectorsSection = Field(default_factory=ConnectorsSection)
+    runtime: RuntimeSection = Field(default_factory=RuntimeSection)
+    journal: JournalSection = Field(default_factory=JournalSection)
+    control: ControlSection = Field(default_factory=ControlSection)
+    logs: LogsSection = Field(default_factory=LogsSection)
 
 
 def is_loopback(url: str) -> bool:

@@ -215,3 +215,9 @@ def test_a_dropped_letter_is_suggested_back(key: str, data: st.DataObject) -> No
     with pytest.raises(ConfigError) as raised:
         load_with_sources(overrides=(Override(wrong, "1", "--x"),), environment={})
     assert "did you mean" in str(raised.value)
+
+
+def test_a_home_directory_is_the_one_of_now(here: Path, home: Path) -> None:
+    settings = load()
+    assert settings.journal.directory == home / ".qmtl"
+    assert settings.connectors.order_journal == home / ".qmtl" / "orders.db"

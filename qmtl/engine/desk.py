@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from qmtl.core.event import AnyEvent, ClockChecked, DecisionMade, FeedStateChanged
+from qmtl.core.interval import DAY_MS
 from qmtl.core.money import ZERO, dump_decimal
 from qmtl.core.order import UNSETTLED, PositionSide
 from qmtl.core.position import Position
@@ -41,6 +42,9 @@ class Desk:
         self._clock_offset_ms: float | None = None
         self._feeds: dict[str, dict[str, Any]] = {}
         self._reasons: dict[str, int] = {}
+        self._day = -1
+        self._day_start = ZERO
+        self._peak = ZERO
         tap.listeners += [self.board.on_event, self._listen]
 
     def health(self) -> tuple[bool, str]:
@@ -70,8 +74,11 @@ class Desk:
         is_ready, reasons = self.ready()
         for shown, position in zip(body["positions"], held, strict=True):
             shown.update(self._describe(position))
-        peak = state.peak_equity
+        # Without a loss limit the engine does not watch losses; people still want to see them.
+        start = state.day_start_equity if state.day >= 0 else self._day_start
+        equity, peak = account.equity(), max(state.peak_equity, self._peak)
         body |= {
+            "day_pnl": dump_decimal(round(equity - start, 8)) if self._day >= 0 or state.day >= 0 else "0",
             "account": self.account,
             "asset": account.asset,
             "is_ready": is_ready,
@@ -81,7 +88,7 @@ class Desk:
             "loop_age_s": self.live.loop_age_s,
             "journal": None if self._journal is None else str(self._journal),
             "exposure": dump_decimal(sum((abs(p.quantity) * self._mark(p) for p in held), ZERO)),
-            "drawdown": float((peak - account.equity()) / peak) if peak > 0 else 0.0,
+            "drawdown": float((peak - equity) / peak) if peak > 0 else 0.0,
             "unsettled_age_s": max(waits, default=0.0),
             "reasons": dict(self._reasons),
             "feeds": {stream: dict(feed) for stream, feed in self._feeds.items()},
@@ -124,8 +131,15 @@ class Desk:
         clock = self.live.clock
         return max(0.0, (clock.now_ms() - since_ms) / 1000 / clock.speed)
 
+    def _watch_equity(self, ts_ms: int) -> None:
+        equity = self.live.engine.account.equity()
+        self._peak = max(self._peak, equity)
+        if ts_ms // DAY_MS != self._day:
+            self._day, self._day_start = ts_ms // DAY_MS, equity
+
     def _listen(self, event: AnyEvent) -> None:
         if isinstance(event, DecisionMade):
+            self._watch_equity(event.ts_ms)
             self._reasons[event.reason] = self._reasons.get(event.reason, 0) + 1
         elif isinstance(event, ClockChecked):
             self._clock_offset_ms = event.offset_ms

@@ -1,0 +1,164 @@
+"""`qmtl trade`: a strategy against a real venue; dry-run unless every consent to live is given."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from qmtl.cli.invocation import UNSET, BadInputError, Invocation, mint_run_id, refusing
+from qmtl.cli.paper_exchange import require_seconds, start_logging
+from qmtl.cli.places import Places
+
+if TYPE_CHECKING:
+    from qmtl.settings import Settings
+
+Domain = Literal["dryrun", "live"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(trade)
+
+
+def trade(
+    ctx: typer.Context,
+    strategy: Annotated[
+        str | None, typer.Argument(help="module:Class; default the shipped Bollinger trader.")
+    ] = None,
+    live: Annotated[bool, typer.Option("--live", help="Real money; needs every other consent too.")] = False,
+    account: Annotated[str | None, typer.Option("--account", help="The account's name, typed.")] = None,
+    unrehearsed: Annotated[
+        bool, typer.Option("--unrehearsed", help="Go live without a rehearsal certificate; journaled.")
+    ] = False,
+    symbol: Annotated[str | None, typer.Option("--symbol", help="BTCUSDT, BTC/USDT, BTC/USDT:USDT.")] = None,
+    size: Annotated[str | None, typer.Option("--size", help="0.01, 500 USDT or 1%.")] = None,
+    seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many real seconds.")] = None,
+) -> None:
+    """Trade live data: domain dryrun simulates the fills, --live sends the orders."""
+    from qmtl.trader.session import BOLLINGER, check_consents
+
+    invocation: Invocation = ctx.obj
+    loaded = invocation.load({"--symbol": ("trader.symbol", symbol), **_size_option(size)})
+    settings = loaded.settings
+    require_seconds(seconds)
+    domain: Domain = "live" if live else "dryrun"
+    where = loaded.file.name if loaded.file is not None else "qmtl.yml"
+    name = Places.of(settings).account
+    with _named(where):
+        check_consents(settings, domain, name)
+    if live:
+        if not unrehearsed:
+            raise BadInputError("live needs a rehearsal certificate; --unrehearsed goes without, journaled")
+        _require_name(settings, name, account)
+    chosen = strategy or BOLLINGER
+    params = None if strategy is None else _check_strategy(strategy)
+    run_id = mint_run_id() + ("-unrehearsed" if live else "")
+    start_logging(invocation, name, _secrets(settings))
+
+    from qmtl.cli.running import run_loop
+
+    run_loop(_trade(invocation, settings, Plan(domain, name, chosen, params, run_id, seconds)))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be traded, once everything about it was checked."""
+
+    domain: Domain
+    account: str
+    strategy: str
+    params: dict[str, Any] | None
+    run_id: str
+    seconds: float | None
+
+
+async def _trade(invocation: Invocation, settings: "Settings", plan: Plan) -> None:
+    from qmtl.cli.live_view import LiveView
+    from qmtl.cli.running import Running
+    from qmtl.engine.journal import JournalError
+    from qmtl.metrics import TraderMetrics
+    from qmtl.trader.rt_trader import RealTimeTrader
+
+    metrics = TraderMetrics()
+    trader = RealTimeTrader(
+        settings,
+        domain=plan.domain,
+        typed_account=plan.account,
+        strategy=plan.strategy,
+        params=plan.params,
+        observer=metrics,
+        run_id=plan.run_id,
+    )
+    running = Running(invocation, trader, Places.of(settings), metrics)
+    with refusing(JournalError):
+        await running.open()
+    word = plan.domain if plan.domain == "dryrun" else "LIVE"
+    banner = f"{word} {plan.account} · {settings.account.base_url} · {settings.trader.symbol}"
+    if settings.risk.max_daily_loss is not None:
+        banner += f" · max loss {settings.risk.max_daily_loss} {settings.account.asset}/day"
+    quiet = invocation.is_json or invocation.is_quiet
+    view = None if quiet else LiveView(invocation.console(), banner, word, tells_decisions=True)
+    await running.run(plan.seconds, view)
+    invocation.answer(running.summary(), running.last_line())
+
+
+def _size_option(size: str | None) -> dict[str, tuple[str, object]]:
+    """Map --size to the key its unit means; an option replaces a size of the file."""
+    if size is None:
+        return {}
+    text = size.strip()
+    names = ["quantity", "notional", "size_pct"]
+    chosen = "size_pct" if text.endswith("%") else "notional" if " " in text else "quantity"
+    others: dict[str, tuple[str, object]] = {
+        f"--size {name}": (f"trader.{name}", UNSET) for name in names if name != chosen
+    }
+    return {**others, "--size": (f"trader.{chosen}", text)}
+
+
+def _require_name(settings: "Settings", name: str, account: str | None) -> None:
+    """Have the account's name typed, now or with --account."""
+    if account is None and sys.stdin.isatty():
+        limit = f"{settings.risk.max_daily_loss} {settings.account.asset}/day"
+        account = str(
+            typer.prompt(
+                f"LIVE {name} · max loss {limit} · type the account name", default="", show_default=False
+            )
+        )
+    if not account:
+        raise BadInputError(f"live needs the account name typed, or --account {name}")
+    if account != name:
+        raise BadInputError(f"live would trade account {name!r}; the name given is {account!r}")
+
+
+def _check_strategy(strategy: str) -> dict[str, Any]:
+    """Load the strategy once, so that what is wrong with it is said before anything starts."""
+    from qmtl.core.event import SessionSetup
+    from qmtl.engine.loader import StrategyNotFoundError, load_strategy
+
+    if ":" not in strategy:
+        raise BadInputError(f"strategy {strategy!r}: expected module:Class")
+    with refusing(StrategyNotFoundError):
+        load_strategy(SessionSetup(strategy=strategy))
+    return {}
+
+
+def _secrets(settings: "Settings") -> tuple[str, ...]:
+    from qmtl.config import account_keys
+
+    return account_keys(settings) or ()
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Name the file in front of a refusal that begins with one of its keys."""
+    from qmtl.settings import Settings
+    from qmtl.trader.prelim import SetupRefusedError
+
+    try:
+        yield
+    except SetupRefusedError as error:
+        is_key = str(error).partition(".")[0] in Settings.model_fields
+        raise BadInputError(f"{where}: {error}" if is_key else str(error)) from None
