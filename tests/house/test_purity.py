@@ -33,6 +33,8 @@ READERS = {
     "qmtl.cli": CLOCK | ENVIRONMENT | RANDOM | RANDOM_MODULES,
     "qmtl.config": ENVIRONMENT,
     "qmtl.engine.clock": CLOCK | RANDOM | RANDOM_MODULES,
+    # The published constructor takes a configuration only, so this driver brings the system's randomness.
+    "qmtl.trader.rt_trader": {"random"},
 }
 
 
