@@ -21,8 +21,9 @@ OPEN_MS = 1_700_000_040_000
 def frame(number: int) -> str:
     """Return the forming kline number `number` as the venue's combined stream sends it."""
     return (
-        f'{{"stream":"btcusdt@kline_1m","data":{{"e":"kline","E":{OPEN_MS + number},"s":"BTCUSDT","k":{{"t":{OPEN_MS},'
-        f'"T":{OPEN_MS + 59_999},"s":"BTCUSDT","i":"1m","f":1,"L":2,"o":"60000.0","c":"60000.{number % 10}",'
+        f'{{"stream":"btcusdt@kline_1m","data":{{"e":"kline","E":{OPEN_MS + number},"s":"BTCUSDT",'
+        f'"k":{{"t":{OPEN_MS},"T":{OPEN_MS + 59_999},"s":"BTCUSDT","i":"1m","f":1,"L":2,'
+        f'"o":"60000.0","c":"60000.{number % 10}",'
         f'"h":"60001.0","l":"59999.0","v":"1.000","n":1,"x":false,"q":"0","V":"0","Q":"0","B":"0"}}}}}}'
     )
 

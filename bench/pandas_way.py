@@ -44,8 +44,8 @@ class PandasTrader:
         mean, std = rolling.mean(), rolling.std()
         upper, lower = mean + std, mean - std
         upper_band, lower_band = mean + 2 * std, mean - 2 * std
-        returns = np.log(closes / closes.shift(1)) ** 2
-        volatility = np.sqrt(returns.rolling(10).sum())
+        returns = pd.Series(np.log(closes / closes.shift(1)) ** 2)
+        volatility = pd.Series(np.sqrt(returns.rolling(10).sum()))
         before = volatility.iloc[-21:-1]
         if len(closes) < 31:
             return {}

@@ -63,12 +63,11 @@ def kline_frames(bars: list[Bar], symbol: str = "BTCUSDT") -> list[bytes]:
     for bar in bars:
         for tick in candle_ticks(bar):
             closed = "true" if tick.is_closed else "false"
-            frames.append(
-                (
-                    f'{{"stream":"{symbol.lower()}@kline_1m","data":{{"e":"kline","E":{bar.open_ms + tick.offset_ms},'
-                    f'"s":"{symbol}","k":{{"t":{bar.open_ms},"T":{bar.open_ms + MINUTE_MS - 1},"s":"{symbol}",'
-                    f'"i":"1m","f":1,"L":2,"o":"{bar.open}","c":"{tick.price}","h":"{tick.high}","l":"{tick.low}",'
-                    f'"v":"{tick.volume:.3f}","n":100,"x":{closed},"q":"0","V":"0","Q":"0","B":"0"}}}}}}'
-                ).encode()
-            )
+            head = f'"e":"kline","E":{bar.open_ms + tick.offset_ms},"s":"{symbol}"'
+            times = f'"t":{bar.open_ms},"T":{bar.open_ms + MINUTE_MS - 1},"s":"{symbol}","i":"1m","f":1,"L":2'
+            prices = f'"o":"{bar.open}","c":"{tick.price}","h":"{tick.high}","l":"{tick.low}"'
+            rest = f'"v":"{tick.volume:.3f}","n":100,"x":{closed},"q":"0","V":"0","Q":"0","B":"0"'
+            name = f"{symbol.lower()}@kline_1m"
+            text = f'{{"stream":"{name}","data":{{{head},"k":{{{times},{prices},{rest}}}}}}}'
+            frames.append(text.encode())
     return frames

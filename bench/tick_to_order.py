@@ -114,7 +114,8 @@ async def raw(host: str) -> list[float]:
         text = f"{body}&signature={signature}"
         out.write(
             f"POST /fapi/v1/order HTTP/1.1\r\nHost: {host}\r\nX-MBX-APIKEY: key\r\n"
-            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode()
+            "Content-Type: application/x-www-form-urlencoded\r\n"
+            f"Content-Length: {len(text)}\r\n\r\n{text}".encode()
         )
         answer = await back.readuntil(b"\r\n\r\n")
         size = int(answer.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])

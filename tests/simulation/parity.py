@@ -152,8 +152,7 @@ class LockStep:
         )
 
     async def run(self, updates: int) -> None:
-        seen = 0
-        for _ in range(updates):
+        for seen in range(1, updates + 1):
             due_ms = self.paper.exchange.next_ms
             if due_ms is None:
                 break
@@ -161,11 +160,14 @@ class LockStep:
             self.leader.set_now_ms(due_ms - 1)
             await self.until(self.is_settled)
             await self.paper.step()
-            seen += 1
-            await self.until(lambda seen=seen: self.market_events() >= seen and self.is_settled())  # type: ignore[misc]
+            await self.until(self.has_seen(seen))
 
-    def market_events(self) -> int:
-        return sum(isinstance(event, BarClosed | PriceUpdated) for event in self.journal.events)
+    def has_seen(self, updates: int) -> Callable[[], bool]:
+        def is_so() -> bool:
+            seen = sum(isinstance(event, BarClosed | PriceUpdated) for event in self.journal.events)
+            return seen >= updates and self.is_settled()
+
+        return is_so
 
     def is_settled(self) -> bool:
         """No time-out is due, nothing is on its way, and every order stands as it does at the exchange."""
@@ -173,7 +175,7 @@ class LockStep:
         if wakes and wakes[0] <= self.clock.now_ms():
             return False
         account = self.paper.exchange.accounts["paper"]
-        stated = {order.client_order_id for order in account.core.open_orders()}
+        stated = {o.client_id for o in account.orders.values() if o.status in {"NEW", "PARTIALLY_FILLED"}}
         for order in self.engine.orders.open():
             if order.status in UNSETTLED or order.status is OrderStatus.PENDING_CANCEL:
                 return False
