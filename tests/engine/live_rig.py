@@ -118,12 +118,14 @@ class FakeVenue:
 
     def _news(self, orders: Sequence[Order]) -> list[ev.AnyEvent]:
         now = self.clock.now_ms()
+        traded = {fill.client_order_id for fill in self.fills}
         return [
             ev.OrderAccepted(now, order.client_order_id, "v")
             if order.client_order_id in self.book
             else ev.OrderRejected(now, order.client_order_id, "absent")
             for order in orders
             if order.status in {OrderStatus.SUBMITTED, OrderStatus.UNKNOWN}
+            and order.client_order_id not in traded
         ]
 
 
