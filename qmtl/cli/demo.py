@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qmtl.cli.invocation import Invocation, refusing, stamp
-from qmtl.cli.paper_exchange import PaperMarket, open_market, require_port, require_seconds, start_logging
+from qmtl.cli.paper_exchange import PaperMarket, open_market, parse_seconds, require_port, start_logging
 from qmtl.cli.places import Places
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ def demo(
     ctx: typer.Context,
     data: Annotated[Path | None, typer.Option("--data", help="1m candles: Parquet, Feather or CSV.")] = None,
     speed: Annotated[
-        float | None, typer.Option("--speed", help="Exchange seconds per second; default 60.")
+        str | None, typer.Option("--speed", help="Exchange seconds per second; default 60.")
     ] = None,
-    seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many real seconds.")] = None,
+    seconds: Annotated[str | None, typer.Option("--for", help="Stop after so many real seconds.")] = None,
     symbol: Annotated[str | None, typer.Option("--symbol", help="BTCUSDT, BTC/USDT, BTC/USDT:USDT.")] = None,
     port: Annotated[
-        int | None, typer.Option("--port", help="Of the paper exchange; 0 picks a free one.")
+        str | None, typer.Option("--port", help="Of the paper exchange; 0 picks a free one.")
     ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
 ) -> None:
@@ -51,7 +51,7 @@ def demo(
         }
     ).settings
     section = settings.demo
-    require_seconds(seconds)
+    for_s = parse_seconds(seconds)
     name = section.symbol or settings.trader.symbol
     market = open_market(name, section.speed, section.seed, section.data, is_shifted=False)
     require_port(HOST, section.port, "--port")
@@ -59,7 +59,7 @@ def demo(
 
     from qmtl.cli.running import run_loop
 
-    run_loop(_demo(invocation, settings, market, seconds))
+    run_loop(_demo(invocation, settings, market, for_s))
 
 
 async def _demo(
@@ -109,10 +109,9 @@ def dump_verdict(summary: Mapping[str, Any]) -> str:
     """Return what the run earned and what it cost, without flattery."""
     pnl, fees = Decimal(summary["pnl"]), Decimal(summary["fees"])
     verdict = "less than nothing after fees" if pnl < 0 else "too short a run to mean anything"
-    return (
-        f"{summary['fills']} fills · PnL {pnl:+,.2f} = gross {pnl + fees:+,.2f}, fees {-fees:+,.2f} · {verdict};"
-        " the shipped strategy is an example, and loses after fees on recorded data"
-    )
+    earned = f"PnL {pnl:+,.2f} = gross {pnl + fees:+,.2f}, fees {-fees:+,.2f}"
+    example = "the shipped strategy is an example, and loses after fees on recorded data"
+    return f"{summary['fills']} fills · {earned} · {verdict}; {example}"
 
 
 def demo_settings(settings: "Settings", urls: dict[str, str], symbol: str) -> "Settings":

@@ -132,8 +132,8 @@ def paper_exchange(
         float | None, typer.Option("--speed", help="Exchange seconds per second; default 1.")
     ] = None,
     symbol: Annotated[str | None, typer.Option("--symbol", help="BTCUSDT, BTC/USDT, BTC/USDT:USDT.")] = None,
-    port: Annotated[int | None, typer.Option("--port", help="0 picks a free one; default 8610.")] = None,
-    seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many real seconds.")] = None,
+    port: Annotated[str | None, typer.Option("--port", help="0 picks a free one; default 8610.")] = None,
+    seconds: Annotated[str | None, typer.Option("--for", help="Stop after so many real seconds.")] = None,
 ) -> None:
     """Serve a Binance-compatible USDT-M and spot exchange on loopback, without keys or network."""
     from qmtl.config import reveal
@@ -148,7 +148,7 @@ def paper_exchange(
         }
     ).settings
     section = settings.paper_exchange
-    require_seconds(seconds)
+    for_s = parse_seconds(seconds)
     market = open_market(
         section.symbol, section.speed, section.seed, section.data, section.funding, is_shifted=True
     )
@@ -158,13 +158,20 @@ def paper_exchange(
         host=section.host, port=section.port, key=key, secret=secret, wallet=section.wallet
     )
     start_logging(invocation, "paper-exchange")
-    asyncio.run(_serve(invocation, config, market, key, seconds))
+    asyncio.run(_serve(invocation, config, market, key, for_s))
 
 
-def require_seconds(seconds: float | None) -> None:
-    """Refuse a --for that is no positive number."""
-    if seconds is not None and not 0 < seconds < float("inf"):
-        raise BadInputError(f"--for: found {seconds}, expected a number > 0")
+def parse_seconds(text: str | None) -> float | None:
+    """Return the real seconds of --for, None when it was not given; refuse what is no positive number."""
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise BadInputError(f"--for: found {text!r}, expected a number of seconds > 0")
+    return seconds
 
 
 def start_logging(invocation: Invocation, account: str, secrets: tuple[str, ...] = ()) -> None:

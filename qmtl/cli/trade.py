@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from qmtl.cli.invocation import UNSET, BadInputError, Invocation, mint_run_id, refusing
-from qmtl.cli.paper_exchange import require_seconds, start_logging
+from qmtl.cli.paper_exchange import parse_seconds, start_logging
 from qmtl.cli.places import Places
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def trade(
     ] = False,
     symbol: Annotated[str | None, typer.Option("--symbol", help="BTCUSDT, BTC/USDT, BTC/USDT:USDT.")] = None,
     size: Annotated[str | None, typer.Option("--size", help="0.01, 500 USDT or 1%.")] = None,
-    seconds: Annotated[float | None, typer.Option("--for", help="Stop after so many real seconds.")] = None,
+    seconds: Annotated[str | None, typer.Option("--for", help="Stop after so many real seconds.")] = None,
 ) -> None:
     """Trade live data: domain dryrun simulates the fills, --live sends the orders."""
     from qmtl.trader.session import BOLLINGER, check_consents
@@ -43,7 +43,7 @@ def trade(
     invocation: Invocation = ctx.obj
     loaded = invocation.load({"--symbol": ("trader.symbol", symbol), **_size_option(size)})
     settings = loaded.settings
-    require_seconds(seconds)
+    for_s = parse_seconds(seconds)
     domain: Domain = "live" if live else "dryrun"
     where = loaded.file.name if loaded.file is not None else "qmtl.yml"
     name = Places.of(settings).account
@@ -60,7 +60,7 @@ def trade(
 
     from qmtl.cli.running import run_loop
 
-    run_loop(_trade(invocation, settings, Plan(domain, name, chosen, params, run_id, seconds)))
+    run_loop(_trade(invocation, settings, Plan(domain, name, chosen, params, run_id, for_s)))
 
 
 @dataclass(frozen=True)

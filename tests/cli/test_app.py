@@ -27,7 +27,8 @@ def test_help_names_every_command_and_is_quick(home: Path) -> None:
 
 
 def test_help_loads_nothing_heavy(home: Path) -> None:
-    code = "import sys; from qmtl.cli.app import run; run(['--help']); print(sorted(sys.modules), file=sys.stderr)"
+    code = "import sys; from qmtl.cli.app import run; run(['--help'])"
+    code += "; print(sorted(sys.modules), file=sys.stderr)"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environment(home), capture_output=True, text=True, check=True
     )

@@ -2,12 +2,15 @@
 
 import socket
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import pytest
 
+from qmtl.cli import app
 from qmtl.engine.backup import lock_path
 from qmtl.engine.journal import SqliteJournal
 from qmtl.engine.owner import AccountLock
@@ -20,6 +23,11 @@ def frame(times: list[int]) -> pl.DataFrame:
     size = len(times)
     columns = {name: [100.0] * size for name in ("open", "high", "low", "close", "volume")}
     return pl.DataFrame({"open_time": times, **columns})
+
+
+def files(place: Path) -> list[str]:
+    """Every file but SQLite's index of shared memory, which reading a journal makes too."""
+    return sorted(str(path) for path in place.rglob("*") if not path.name.endswith(("-shm", "-wal")))
 
 
 @pytest.fixture
@@ -38,6 +46,28 @@ def here(home: Path) -> Path:
     return home
 
 
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Ask = Callable[[str], Answer]
+
+
+@pytest.fixture
+def ask(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Runs a command line in this process; tests below do it in processes of their own too."""
+    monkeypatch.chdir(here)
+
+    def answer(line: str) -> Answer:
+        code = app.run(line.split())
+        said = capsys.readouterr()
+        return Answer(code, said.out, said.err)
+
+    return answer
+
+
 @pytest.mark.parametrize(
     ("line", "parts"),
     [
@@ -47,10 +77,12 @@ def here(home: Path) -> Path:
         ("demo --data junk.feather", ["junk.feather", "cannot be read"]),
         ("demo --data none.feather", ["none.feather", "no such file"]),
         ("demo --data candles.txt", ["candles.txt", ".feather, .parquet"]),
-        ("demo --speed 0", ["--speed", "found 0", "> 0"]),
-        ("demo --speed -3", ["--speed", "found -3", "> 0"]),
-        ("demo --speed fast", ["--speed", "fast"]),
-        ("demo --for 0", ["--for", "found 0", "> 0"]),
+        ("demo --speed 0", ["--speed", "found '0'", "> 0"]),
+        ("demo --speed -3", ["--speed", "found '-3'", "> 0"]),
+        ("demo --speed fast", ["--speed", "'fast'", "a number"]),
+        ("demo --for ever", ["--for", "'ever'"]),
+        ("demo --port http", ["--port", "'http'", "a whole number"]),
+        ("demo --for 0", ["--for", "found '0'", "> 0"]),
         ("demo --symbol ?", ["--symbol", "BTC/USDT:USDT"]),
         ("demo --sped 3", ["--sped"]),
         ("paper-exchange --speed 0", ["--speed", "> 0"]),
@@ -72,26 +104,43 @@ def here(home: Path) -> Path:
         ("confg show", ["No such command 'confg'"]),
     ],
 )
-def test_one_line_exit_2_nothing_written(here: Path, line: str, parts: list[str]) -> None:
-    before = sorted(str(path) for path in here.rglob("*"))
-    done = qmtl(*line.split(), home=here)
-    assert done.returncode == 2, done.stderr
-    assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+def test_one_line_exit_2_nothing_written(here: Path, ask: Ask, line: str, parts: list[str]) -> None:
+    before = files(here)
+    answer = ask(line)
+    assert answer.code == 2, answer.err
+    assert answer.out == ""
+    assert answer.err.startswith("error: ")
+    assert answer.err.count("\n") == 1
     for part in parts:
-        assert part in done.stderr
-    assert sorted(str(path) for path in here.rglob("*")) == before
+        assert part in answer.err
+    assert files(here) == before
 
 
-def test_a_taken_port_is_named_with_another(here: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "part"),
+    [
+        ("demo --speed 0", "--speed"),
+        ("demo --data backwards.parquet", "row 4"),
+        ("replay newer.db", "newer qmtl"),
+        ("trade --live", "connectors.execution_domain"),
+        ("demo --sped 3", "--sped"),
+    ],
+)
+def test_a_process_of_its_own_says_the_same(here: Path, line: str, part: str) -> None:
+    done = qmtl(*line.split(), home=here)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("error: ")
+    assert part in done.stderr
+
+
+def test_a_taken_port_is_named_with_another(ask: Ask) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for command in ("demo", "paper-exchange"):
-            done = qmtl(command, "--port", str(port), home=here)
-            assert done.returncode == 2
-            assert f"port {port} is taken" in done.stderr
-            suggested = int(done.stderr.split("--port ")[1])
+            answer = ask(f"{command} --port {port}")
+            assert answer.code == 2
+            assert f"port {port} is taken" in answer.err
+            suggested = int(answer.err.split("--port ")[1])
             assert port < suggested < port + 60
 
 
@@ -107,14 +156,55 @@ def test_a_taken_port_is_named_with_another(here: Path) -> None:
 )
 @pytest.mark.parametrize("command", ["config check", "trade", "trade --live --account x"])
 def test_a_bad_configuration_is_named_by_every_command(
-    here: Path, text: str, parts: list[str], command: str
+    here: Path, ask: Ask, text: str, parts: list[str], command: str
 ) -> None:
     (here / "qmtl.yml").write_text(text, "utf-8")
-    done = qmtl(*command.split(), home=here)
-    assert done.returncode == 2, done.stderr
-    assert done.stderr.count("\n") == 1
+    answer = ask(command)
+    assert answer.code == 2, answer.err
+    assert answer.err.count("\n") == 1
     for part in parts:
-        assert part in done.stderr
+        assert part in answer.err
+    assert not (here / ".qmtl").exists()
+
+
+LIVE = """
+account: {name: desk, api_key: k, secret: s, base_url: 'http://127.0.0.1:1', ws_url: 'ws://127.0.0.1:1'}
+connectors: {execution_domain: live}
+risk: {max_daily_loss: 50 USDT}
+"""
+
+
+@pytest.mark.parametrize(
+    ("without", "options", "message"),
+    [
+        (
+            "connectors",
+            "--account desk --unrehearsed",
+            "qmtl.yml: connectors.execution_domain: live is missing",
+        ),
+        (
+            "account",
+            "--account desk --unrehearsed",
+            "qmtl.yml: account.key_file is missing; live requires it",
+        ),
+        (
+            "risk",
+            "--account desk --unrehearsed",
+            "risk.max_daily_loss is missing; live requires it, e.g. 50 USDT",
+        ),
+        ("", "--account desk", "live needs a rehearsal certificate; --unrehearsed"),
+        ("", "--unrehearsed", "live needs the account name typed, or --account desk"),
+        ("", "--unrehearsed --account task", "live would trade account 'desk'; the name given is 'task'"),
+    ],
+)
+def test_live_without_a_consent_says_which(
+    here: Path, ask: Ask, without: str, options: str, message: str
+) -> None:
+    kept = [line for line in LIVE.splitlines() if not (without and line.startswith(without))]
+    (here / "qmtl.yml").write_text("\n".join(kept), "utf-8")
+    answer = ask(f"trade --live {options}")
+    assert answer.code == 2
+    assert message in answer.err
     assert not (here / ".qmtl").exists()
 
 
@@ -132,8 +222,8 @@ def test_a_journal_of_a_running_owner_is_not_overwritten(here: Path) -> None:
     assert f"owned by pid {lock.holder_pid or ''}".strip() in done.stderr
 
 
-def test_nobody_to_talk_to_is_exit_1(here: Path) -> None:
-    for command in (["status"], ["pause"], ["halt"], ["set-limit", "max_daily_loss", "5"]):
-        done = qmtl(*command, home=here)
-        assert done.returncode == 1
-        assert done.stderr == "error: no trader of account binanceusdm runs here; nothing else runs here\n"
+def test_nobody_to_talk_to_is_exit_1(ask: Ask) -> None:
+    for command in ("status", "pause", "halt", "set-limit max_daily_loss 5"):
+        answer = ask(command)
+        assert answer.code == 1
+        assert answer.err == "error: no trader of account binanceusdm runs here; nothing else runs here\n"
