@@ -25,7 +25,7 @@ from qmtl.runtime.io.bar_track import BarTrack
 from qmtl.runtime.io.binance_account_messages import ListenKeyExpired, MarginCalled
 from qmtl.runtime.io.binance_futures import BinanceFuturesClient
 from qmtl.runtime.io.binance_messages import BinanceMessageMapper, Message
-from qmtl.runtime.io.binance_rest import BinanceError
+from qmtl.runtime.io.binance_rest import CLOCK_LIMIT_MS, BinanceError
 from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
 from qmtl.runtime.io.conflating_queue import ConflatingQueue
 from qmtl.runtime.io.reconnecting_socket import ReconnectingSocket
@@ -39,6 +39,7 @@ _FILL_TRIES = 5
 _FILL_PAUSE_S = 0.2
 _WATCH_EVERY_S = 0.25
 _OVERLAP_S = 5.0
+_CLOCK_AGAIN_S = 5.0
 _log = structlog.get_logger("qmtl.feed")
 
 Reconcile = Callable[[int], Awaitable[Sequence[AnyEvent]]]
@@ -347,11 +348,18 @@ class BinanceFuturesFeed:
 
     async def _keep_clock(self) -> None:
         while True:
+            wait_s = self.settings.clock_every_s
             try:
-                self._queue.put(await self.client.sync_clock())
+                checked = await self.client.sync_clock()
+                self._queue.put(checked)
+                if abs(checked.offset_ms) > CLOCK_LIMIT_MS:
+                    _log.warning(
+                        "clock is off", offset_ms=checked.offset_ms, action="entries wait until it is right"
+                    )
+                    wait_s = min(wait_s, _CLOCK_AGAIN_S)
             except BrokerageError as error:
                 _log.warning("clock not compared", reason=str(error), action="tries again")
-            await self._clock.sleep(self.settings.clock_every_s)
+            await self._clock.sleep(wait_s)
 
     async def _keep_watch(self) -> None:
         while True:

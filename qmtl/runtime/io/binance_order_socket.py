@@ -36,10 +36,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class BinanceOrderSocket:
-    """Places orders over `wss://…/ws-fapi/v1`; connects at first use and again after a break.
+    """Places and cancels orders over `wss://…/ws-fapi/v1`; connects at first use and again after a break.
 
-    `send` fits BinanceFuturesVenue: a call whose answer never came raises, and the send policy looks it up
-    over REST. Raises ConnectionRefusedError when nothing was sent.
+    A BinanceFuturesVenue takes it as its `road`: a call whose answer never came raises, and the send policy
+    looks it up over REST. Raises ConnectionRefusedError when nothing was sent.
     """
 
     def __init__(self, client: BinanceFuturesClient, url: str, timeout_s: float = 5.0) -> None:
@@ -52,10 +52,15 @@ class BinanceOrderSocket:
         self._reader: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
 
-    async def send(self, request: OrderRequest) -> OrderPayload | AlgoPayload:
-        """Place an order, once."""
+    async def post(self, request: OrderRequest) -> OrderPayload | AlgoPayload:
+        """See OrderRoad."""
         answer = await self._call(request.method, request.params)
         return parse_algo(answer) if request.is_algo else parse_order(answer)
+
+    async def delete(self, request: OrderRequest) -> OrderPayload | None:
+        """See OrderRoad."""
+        answer = await self._call(request.method, request.params)
+        return None if request.is_algo else parse_order(answer)
 
     async def _call(self, method: str, params: dict[str, str]) -> bytes:
         await self._client.policy.wait_turn()

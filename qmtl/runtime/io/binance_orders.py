@@ -75,11 +75,17 @@ def dump_order(order: Order) -> OrderRequest:
 
 
 def dump_order_key(order: Order) -> OrderRequest:
-    """Return the request that asks for or cancels `order` by our id."""
+    """Return the request that asks for `order` by our id; the Algo service answers it by REST alone."""
     if is_conditional(order):
-        return OrderRequest("/fapi/v1/algoOrder", "algoOrder", {"clientAlgoId": order.client_order_id})
+        return OrderRequest("/fapi/v1/algoOrder", "algoOrder.status", {"clientAlgoId": order.client_order_id})
     params = {"symbol": order.intent.symbol, "origClientOrderId": order.client_order_id}
-    return OrderRequest("/fapi/v1/order", "order", params)
+    return OrderRequest("/fapi/v1/order", "order.status", params)
+
+
+def dump_cancel(order: Order) -> OrderRequest:
+    """Return the request that cancels `order` by our id."""
+    key = dump_order_key(order)
+    return OrderRequest(key.path, key.method.replace("status", "cancel"), key.params)
 
 
 def _is_hedge_close(intent: OrderIntent) -> bool:

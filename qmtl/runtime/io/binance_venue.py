@@ -1,7 +1,8 @@
 """Orders of the engine at Binance USDT-M futures, one venue order per intent."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
+from typing import Protocol
 
 import aiohttp
 import msgspec
@@ -25,14 +26,19 @@ from qmtl.core.order import DONE, UNSETTLED, BrokerageError, Order, OrderStatus,
 from qmtl.engine.ports import Reach
 from qmtl.runtime.io.binance_futures import BinanceFuturesClient, cause_id
 from qmtl.runtime.io.binance_order_messages import AlgoChildren
-from qmtl.runtime.io.binance_orders import OrderRequest, dump_order, dump_order_key, is_conditional
+from qmtl.runtime.io.binance_orders import (
+    OrderRequest,
+    dump_cancel,
+    dump_order,
+    dump_order_key,
+    is_conditional,
+)
 from qmtl.runtime.io.binance_payloads import AlgoPayload, OrderPayload, TradePayload
 from qmtl.runtime.io.binance_rest import ORDER_ABSENT, UNKNOWN_ORDER, BinanceError, classify_binance
 from qmtl.runtime.sdk.brokerage import result as broker
 from qmtl.runtime.sdk.brokerage.send_policy import Outcome
 
 Payload = OrderPayload | AlgoPayload
-Sender = Callable[[OrderRequest], Awaitable[Payload]]
 _SNAPSHOT_TRIES = 5
 _CAUSES_KEPT = 10_000
 _MARGIN_MS = 60_000
@@ -41,8 +47,18 @@ _HISTORY_MS = 180 * 86_400_000
 _log = structlog.get_logger("qmtl.binance")
 
 
+class OrderRoad(Protocol):
+    """How orders and cancels travel: the client itself, or the WebSocket order API."""
+
+    async def post(self, request: OrderRequest) -> Payload:
+        """Place an order, once."""
+
+    async def delete(self, request: OrderRequest) -> OrderPayload | None:
+        """Cancel one order."""
+
+
 class BinanceFuturesVenue:
-    """engine.ports.Venue over the REST API, or over `send` where a faster road is given.
+    """engine.ports.Venue over the REST API, orders and cancels over `road` where a faster one is given.
 
     `symbols` are asked for missed fills beside those of the orders named. `children` is shared with the
     feed's mapper: both learn which child belongs to which conditional order.
@@ -54,12 +70,12 @@ class BinanceFuturesVenue:
         symbols: Sequence[str],
         *,
         children: AlgoChildren | None = None,
-        send: Sender | None = None,
+        road: OrderRoad | None = None,
     ) -> None:
         self.client = client
         self.children = children or AlgoChildren()
         self._symbols = tuple(symbols)
-        self._send = send or client.post
+        self._road: OrderRoad = road or client
         self._client_ids: dict[str, str] = {}
         self._streamed: dict[str, None] = {}
         self._causes: dict[str, None] = {}
@@ -77,7 +93,7 @@ class BinanceFuturesVenue:
         was_found = False
 
         async def attempt() -> Payload:
-            return await self._send(dump_order(order))
+            return await self._road.post(dump_order(order))
 
         async def find() -> Payload | None:
             nonlocal was_found
@@ -128,10 +144,10 @@ class BinanceFuturesVenue:
     async def cancel(self, order: Order) -> Sequence[AnyEvent]:
         """See Venue: a cancel may be repeated; for an order that ended it answers what became of it."""
         key, client = order.client_order_id, self.client
-        request, k = dump_order_key(order), 1
+        request, k = dump_cancel(order), 1
         while True:
             try:
-                await client.delete(request)
+                await self._road.delete(request)
                 return (OrderCanceled(client.now_ms(), key, "", order.venue_order_id),)
             except (BinanceError, broker.OrderNotSent, aiohttp.ClientError, OSError) as error:
                 if isinstance(error, BinanceError) and error.code in ORDER_ABSENT | {UNKNOWN_ORDER}:

@@ -10,6 +10,7 @@ import pytest
 from qmtl.core.event import (
     AccountReconciled,
     BarClosed,
+    ClockChecked,
     FeedStateChanged,
     MarkPriceUpdated,
     OrderFilled,
@@ -165,6 +166,34 @@ async def test_backlogged_prices_are_conflated_and_counted(room: Room) -> None:
     await room.until(lambda: len(room.bars()) >= 99)
     assert feed.conflated > 100
     assert_whole(room)
+
+
+async def test_old_hosts_serve_every_stream_under_one_roof(room: Room) -> None:
+    def make(*, is_split: bool) -> BinanceFuturesFeed:
+        settings = FeedSettings(symbols=("BTCUSDT", "ETHUSDT"), has_marks=is_split, is_split=is_split)
+        return BinanceFuturesFeed(room.client, settings, ws_url="wss://venue.example/")
+
+    old, new = make(is_split=False), make(is_split=True)
+    assert await old._market_url() == "wss://venue.example/stream?streams=btcusdt@kline_1m/ethusdt@kline_1m"
+    assert await new._market_url() == (
+        "wss://venue.example/market/stream?streams=btcusdt@kline_1m/ethusdt@kline_1m"
+        "/btcusdt@markPrice@1s/ethusdt@markPrice@1s"
+    )
+    key = await room.client.new_listen_key()
+    assert await old._user_url() == f"wss://venue.example/ws/{key}"
+    assert await new._user_url() == f"wss://venue.example/private/ws?listenKey={key}"
+
+
+async def test_a_wrong_clock_is_told_until_it_is_right(room: Room) -> None:
+    await room.listen(clock_every_s=2.0)
+    await room.until(lambda: room.of(ClockChecked))
+    assert abs(room.of(ClockChecked)[0].offset_ms) < 1000
+    room.fault(FaultKind.SKEW, "*", seconds=60.0)
+    await room.until(lambda: room.of(ClockChecked)[-1].offset_ms == pytest.approx(-60_000, abs=100))
+    # Signed calls go on: their stamps follow the venue's clock.
+    assert await room.client.balances()
+    room.paper.exchange.faults.clear()
+    await room.until(lambda: abs(room.of(ClockChecked)[-1].offset_ms) < 1000)
 
 
 async def test_closing_ends_the_iterator(room: Room) -> None:

@@ -215,7 +215,7 @@ async def test_funding_is_told_once_by_stream_and_by_history(
 async def test_the_socket_places_orders_and_survives_its_loss(room: Room) -> None:
     await room.step()
     socket = BinanceOrderSocket(room.client, f"{room.urls['ws']}/ws-fapi/v1")
-    venue = BinanceFuturesVenue(room.client, ["BTCUSDT"], send=socket.send)
+    venue = BinanceFuturesVenue(room.client, ["BTCUSDT"], road=socket)
     try:
         assert kinds(await venue.submit(await limit(room, "q1"))) == [OrderAccepted]
         order = await limit(room, "q2")
@@ -225,6 +225,17 @@ async def test_the_socket_places_orders_and_survives_its_loss(room: Room) -> Non
         await socket._socket.close()
         assert kinds(await venue.submit(order)) == [OrderAccepted]
         assert room.at_venue() == ["q1", "q2"]
+        assert kinds(await venue.cancel(order)) == [OrderCanceled]
+        assert kinds(await venue.cancel(order)) == [OrderAccepted, OrderCanceled]
+        stop = room.make_order(
+            "q4", Side.SELL, type=OrderType.STOP_MARKET, stop_price=Decimal(1000), close_position=True
+        )
+        assert kinds(await venue.submit(stop)) == [OrderAccepted]
+        assert kinds(await venue.cancel(stop)) == [OrderCanceled]
+        lost = room.fault(FaultKind.DROP, "WS order.place", times=1)
+        assert kinds(await venue.submit(await limit(room, "q5"))) == [OrderAccepted]
+        assert room.at_venue() == ["q1", "q2", "q5", "q4"]
+        assert lost.hits == 1
     finally:
         await socket.aclose()
 
