@@ -132,6 +132,8 @@ class Desk:
         return max(0.0, (clock.now_ms() - since_ms) / 1000 / clock.speed)
 
     def _watch_equity(self, ts_ms: int) -> None:
+        if "not_reconciled" in self.live.engine.risk.entry_bans:
+            return  # the wallet is not known yet: measured from 0 the whole of it would be profit
         equity = self.live.engine.account.equity()
         self._peak = max(self._peak, equity)
         if ts_ms // DAY_MS != self._day:
