@@ -177,8 +177,10 @@ class LiveEngine:
             return
         if not self._reconcile_why:
             # Fixed now: a fill that comes before the question is asked must not hide older ones.
-            known_ms = self.engine.state.fills_ms or self.clock.now_ms()
-            self._since_ms = max(0, known_ms - int(FILL_OVERLAP_MS * self.clock.speed))
+            state = self.engine.state
+            known_ms = state.fills_ms - int(FILL_OVERLAP_MS * self.clock.speed)
+            # Fills before the first statement are part of it and must not be booked again.
+            self._since_ms = max(known_ms, state.adopted_ms) if state.fills_ms else self.clock.now_ms()
         self._reconcile_why = why or "asked"
 
     def _submit(self, order: Order) -> None:

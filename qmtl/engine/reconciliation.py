@@ -71,7 +71,7 @@ class Reconciliation:
         """A fill of an order this journal never wrote: book it, for it is real, and stop entering."""
         key = f"{fill.symbol}:{fill.trade_id}"
         trades = self._state.foreign_trades
-        if key in trades:
+        if key in trades or fill.ts_ms <= self._state.adopted_ms:
             return
         trades[key] = fill.ts_ms
         if len(trades) > FINISHED_KEPT:
@@ -109,6 +109,7 @@ class Reconciliation:
         missing = self._compare_orders(event, before)
         self._account.check_conservation()
         if is_first:
+            state.adopted_ms = event.ts_ms
             self._engine.guard.on_first_account()
         if missing or state.suspects:
             what = ", ".join([*(f"order {key} is not at the venue" for key in missing), *state.suspects])

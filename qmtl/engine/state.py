@@ -47,9 +47,10 @@ class EngineState(msgspec.Struct, kw_only=True):
 
     `drifts` maps a position key to the venue's quantity and since when it differs from ours; `suspects` holds
     differences one reconciliation saw and the next must confirm; `foreign_trades` are fills of orders not
-    ours and `booked` movements of the wallet, against booking one twice; `fills_ms` is the exchange time up
-    to which fills are known, 0 before the first; `wakes` are the exchange times somebody waits for; `numbers`
-    what the forming bar's decision compared; `strategy` is the strategy's own dumped state in snapshots.
+    ours, against booking one twice; `fills_ms` is the exchange time up to which fills are known, 0 before
+    the first; fills up to `adopted_ms` are part of the first statement; `wakes` are the exchange times
+    somebody waits for; `numbers` what the forming bar's decision compared; `strategy` is the strategy's own
+    dumped state in snapshots.
     """
 
     risk: RiskAccount
@@ -72,6 +73,7 @@ class EngineState(msgspec.Struct, kw_only=True):
     foreign_trades: dict[str, int] = {}
     booked: dict[str, int] = {}
     fills_ms: int = 0
+    adopted_ms: int = 0
     wakes: list[int] = []
     has_account: bool = False
     has_mark_feed: bool = False

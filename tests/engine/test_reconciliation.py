@@ -259,3 +259,13 @@ def test_a_stream_that_was_away_is_asked_for_what_it_missed() -> None:
     rig.commands.clear()
     rig.give(ev.FeedStateChanged(rig.now, "userData", is_fresh=True))
     assert rig.asked_reconcile()
+
+
+def test_fills_from_before_the_first_start_are_part_of_what_was_adopted() -> None:
+    rig = Rig(wallet=None, reconcile=True)
+    state(rig, "2", wallet="500")
+    early = ev.OrderFilled(rig.now - 10, "web_1", "t1", "BTCUSDT", Side.BUY, D(2), D(60000), D(0), "USDT")
+    rig.give(early)
+    assert rig.held == D(2)
+    assert rig.errors() == []
+    assert rig.engine.state.adopted_ms == rig.now
