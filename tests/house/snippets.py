@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
+
+from qmtl.settings import Settings
 
 PAGES = ("*.md", "docs/**/*.md", "operations/**/*.md", "examples/**/*.md")
 FENCE = re.compile(r"^```(?P<kind>\w+)[^\n]*\n(?P<text>.*?)^```", re.MULTILINE | re.DOTALL)
@@ -128,8 +131,14 @@ def command_line_faults(words: list[str], command: Any, name: str) -> list[str]:
 
 
 def yaml_faults(snippet: Snippet) -> list[str]:
+    """A block parses; one made of qmtl.yml's sections also loads as settings."""
     try:
-        yaml.safe_load(snippet.text)
+        body = yaml.safe_load(snippet.text)
     except yaml.YAMLError as error:
         return [f"{snippet}: {error}"]
+    if isinstance(body, dict) and body.keys() & Settings.model_fields.keys():
+        try:
+            Settings.model_validate(body)
+        except ValidationError as error:
+            return [f"{snippet}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
     return []

@@ -60,13 +60,14 @@ def test_translated_pages_show_the_same_code(page: Path) -> None:
 
 
 def test_faulty_snippets_are_found(tmp_path: Path) -> None:
-    page = "```python\nfrom qmtl.nowhere import X\n```\n```python\nif x\n```\n```yaml\na: [1\n```\n"
+    page = "```python\nfrom qmtl.nowhere import X\n```\n```python\nif x\n```\n```yaml\na: [1\n```\n```yaml\nrisk:\n  max_los: 1\n```\n"
     plant(tmp_path, "README.md", page)
-    first, second, third = read_snippets(tmp_path)
+    first, second, third, fourth = read_snippets(tmp_path)
     assert "cannot import qmtl.nowhere" in python_faults(first)[0]
     assert str(second) == "README.md:5"
     assert "README.md:5" in python_faults(second)[0]
     assert "README.md:8" in yaml_faults(third)[0]
+    assert "risk.max_los" in yaml_faults(fourth)[0]
 
 
 def test_unknown_commands_and_options_are_found() -> None:
