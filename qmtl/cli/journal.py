@@ -47,6 +47,7 @@ def replay(
     """Rebuild every state from a journal and print its hash; exit 3 on divergence."""
     from contextlib import closing
 
+    from qmtl.core.money import dump_decimal
     from qmtl.engine.journal import JournalError, open_journal, read_events
     from qmtl.engine.loader import StrategyNotFoundError, load_strategy
     from qmtl.engine.replay import replay as rebuild
@@ -65,7 +66,7 @@ def replay(
         "state_hash": engine.state_hash(),
         "state": str(engine.risk.state),
         "position": held,
-        "wallet": str(engine.account.wallet),
+        "wallet": dump_decimal(engine.account.wallet),
     }
     shown = ", ".join(f"{quantity} {symbol}" for symbol, quantity in held.items()) or "0"
     invocation.answer(

@@ -48,11 +48,11 @@ def find_socket(settings: "Settings", account: str | None) -> Path:
     if places.socket.exists():
         return places.socket
     running = sorted(run_directory(settings).glob("*.sock"))
-    if account or settings.control.socket or not running:
-        names = ", ".join(path.stem for path in running)
-        others = f"; running here: {names}" if names else "; nothing else runs here"
-        raise CommandFailedError(f"no trader of account {places.account} runs here{others}")
+    names = ", ".join(path.stem for path in running)
+    if account and running:
+        raise BadInputError(f"no trader of account {account} runs here; running here: {names}")
+    if settings.control.socket or not running:
+        raise CommandFailedError(f"no trader of account {places.account} runs here")
     if len(running) > 1:
-        names = ", ".join(path.stem for path in running)
         raise BadInputError(f"several traders run here: {names}; name one with --account")
     return running[0]

@@ -13,9 +13,11 @@ from qmtl.cli.paper_exchange import parse_seconds, start_logging
 from qmtl.cli.places import Places
 
 if TYPE_CHECKING:
+    from qmtl.engine.ports import Clock
     from qmtl.settings import Settings
 
 Domain = Literal["dryrun", "live"]
+_ASK_CLOCK_S = 2.0
 
 
 def register(app: typer.Typer) -> None:
@@ -89,6 +91,7 @@ async def _trade(invocation: Invocation, settings: "Settings", plan: Plan) -> No
         typed_account=plan.account,
         strategy=plan.strategy,
         params=plan.params,
+        clock=await find_clock(settings.account.base_url),
         observer=metrics,
         run_id=plan.run_id,
     )
@@ -103,6 +106,32 @@ async def _trade(invocation: Invocation, settings: "Settings", plan: Plan) -> No
     view = None if quiet else LiveView(invocation.console(), banner, word, tells_decisions=True)
     await running.run(plan.seconds, view)
     invocation.answer(running.summary(), running.last_line())
+
+
+async def find_clock(base_url: str) -> "Clock":
+    """Return the clock to trade by: a paper exchange on this machine may run faster than the world.
+
+    Every other venue runs on the machine's time.
+    """
+    import aiohttp
+
+    from qmtl.engine.clock import ScaledClock, SystemClock
+    from qmtl.settings import is_loopback
+
+    if not is_loopback(base_url):
+        return SystemClock()
+    timeout = aiohttp.ClientTimeout(total=_ASK_CLOCK_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{base_url}/paper/state", params={"key": ""}) as answer,
+        ):
+            state = await answer.json() if answer.status == 200 else {}
+    except (aiohttp.ClientError, TimeoutError, ValueError):
+        # Who does not answer, or answers something else, is judged by the trader's own checks.
+        return SystemClock()
+    speed = float(state.get("speed", 1))
+    return SystemClock() if speed == 1 else ScaledClock(int(state["serverTime"]), speed)
 
 
 def _size_option(size: str | None) -> dict[str, tuple[str, object]]:

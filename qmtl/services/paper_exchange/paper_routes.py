@@ -82,6 +82,7 @@ def dump_state(exchange: Exchange, key: str | None = None) -> dict[str, Any]:
     chosen = accounts if key is None else {key: accounts[key]} if key in accounts else {}
     return {
         "serverTime": exchange.clock.now_ms(),
+        "speed": exchange.clock.speed,
         "published": exchange.published,
         "isSynthetic": exchange.is_synthetic,
         "accounts": {name: _dump_account(account) for name, account in chosen.items()},

@@ -1,0 +1,149 @@
+"""The demo and what talks to it, in processes of their own: the real command, the real wire."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.command import environment, qmtl, start
+
+KEYS = "candles decisions orders fills open_position wallet pnl fees reconnects state_hash journal"
+
+
+def ask(home: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    done = qmtl(*arguments, "--json", home=home)
+    return done.returncode, json.loads(done.stdout or "{}") or {"error": done.stderr}
+
+
+def wait_for(home: Path, found: Callable[[dict[str, Any]], bool], limit_s: float = 30) -> dict[str, Any]:
+    deadline = time.monotonic() + limit_s
+    status: dict[str, Any] = {}
+    while time.monotonic() < deadline:
+        code, status = ask(home, "status")
+        if code == 0 and found(status):
+            return status
+    pytest.fail(f"not seen within {limit_s} s: {status}")
+
+
+@contextmanager
+def demo(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with start("demo", "--port", "0", *arguments, home=home) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_json_ends_with_one_object_and_replay_repeats_it(
+    home: Path, recorded_file: Callable[[str], Path]
+) -> None:
+    data = recorded_file("candles/BTCUSDT_UM_1m_2025-05-04_2025-06-24.feather")
+    done = qmtl(
+        *("demo", "--data", str(data), "--speed", "600", "--for", "6", "--json", "--no-open", "--port", "0"),
+        home=home,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    result = json.loads(done.stdout)
+    assert set(KEYS.split()) <= set(result)
+    assert result["decisions"] == result["candles"] >= 50
+    assert sum(result["reasons"].values()) == result["decisions"]
+    assert Path(result["journal"]).parent == home / ".qmtl" / "demo"
+    code, replayed = ask(home, "replay", result["journal"])
+    assert code == 0
+    assert replayed["state_hash"] == result["state_hash"]
+    assert replayed["wallet"] == result["wallet"]
+
+
+def test_ctrl_c_ends_cleanly_with_the_last_line(home: Path) -> None:
+    with demo(home) as process:
+        assert process.stdout is not None
+        banner = process.stdout.readline()
+        assert re.match(r"SYNTHETIC · paper exchange 127\.0\.0\.1:\d+ · BTCUSDT 1m x60", banner)
+        wait_for(home, lambda status: status["counts"]["fills"] > 0)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=10)
+        assert process.returncode == 0, err
+        lines = out.splitlines()
+        assert re.match(
+            r"\d\d:\d\d:\d\d (LONG|SHORT) 0\.01 BTCUSDT @ [\d,.]+ · why: (above|below) band", lines[0]
+        )
+        assert "loses after fees on recorded data" in lines[-2]
+        last = r"entries off · \d+ orders? cancelled · position .* · journal ~/\.qmtl/demo/\d{8}T\d{6}\.db"
+        assert re.fullmatch(last, lines[-1])
+
+
+def test_a_second_ctrl_c_leaves_at_once_with_130(home: Path) -> None:
+    code = (
+        "import asyncio\n"
+        "from qmtl.trader.rt_trader import RealTimeTrader\n"
+        "async def slow(self, why=''):\n"
+        "    print('stopping', flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "RealTimeTrader.stop = slow\n"
+        "from qmtl.cli.app import main\n"
+        "main(['demo', '--port', '0'])\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, env=environment(home), stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("SYNTHETIC")
+            process.send_signal(signal.SIGINT)
+            while process.stdout.readline() != "stopping\n":
+                pass
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=3) == 130
+        finally:
+            process.kill()
+
+
+def test_a_running_trader_obeys_the_command_line(home: Path) -> None:
+    with demo(home):
+        status = wait_for(home, lambda status: status["positions"])
+        name = status["account"]
+        assert name.startswith("demo-")
+        assert status["last_decision"]["reason"]
+        code, flat = ask(home, "flatten", "--account", name, "--why", "enough")
+        assert (code, flat["positions"], flat["state"]) == (0, [], "HALTED")
+        status = wait_for(home, lambda status: not status["orders"])
+        assert status["state_why"] == "enough"
+        assert "@" in status["state_who"]
+        assert ask(home, "pause")[1]["state"] == "HALTED"
+        text = qmtl("status", home=home).stdout
+        assert "HALTED: enough (by " in text
+        assert "closed bars:" in text
+
+        code, refused = ask(home, "resume", "--account", "other")
+        assert code == 2
+        assert f"no trader of account other runs here; running here: {name}" in refused["error"]
+        assert ask(home, "resume", "--account", name)[1]["state"] == "ACTIVE"
+        assert ask(home, "pause", "--why", "lunch") == (0, {"state": "REDUCING", "asked": "REDUCING"})
+        assert ask(home, "set-limit", "max_order_notional", "1000")[1]["to"] == "1000"
+        assert ask(home, "set-limit", "max_order_notional", "none")[0] == 2
+        assert ask(home, "halt")[1]["state"] == "HALTED"
+
+
+def test_a_running_journal_is_read_copied_and_guarded(home: Path) -> None:
+    with demo(home) as process:
+        status = wait_for(home, lambda status: status["counts"]["fills"])
+        journal = status["journal"]
+        code, copy = ask(home, "backup", "--journal", journal)
+        assert code == 0
+        refused = qmtl("restore", copy["backup"], "--journal", journal, home=home)
+        assert refused.returncode == 2
+        assert f"owned by pid {process.pid} " in refused.stderr
+        code, log = ask(home, "logs", "--last", "1h", "--journal", journal)
+        assert code == 0
+        fill = next(record for record in log["records"] if record["event"] == "OrderFilled")
+        life = qmtl("logs", "--order", fill["client_order_id"], "--journal", journal, home=home).stdout
+        assert re.search(r"IntentRecorded .*OrderFilled ", life, re.DOTALL)
+        assert "OrderAccepted" in life
