@@ -60,7 +60,8 @@ def test_translated_pages_show_the_same_code(page: Path) -> None:
 
 
 def test_faulty_snippets_are_found(tmp_path: Path) -> None:
-    page = "```python\nfrom qmtl.nowhere import X\n```\n```python\nif x\n```\n```yaml\na: [1\n```\n```yaml\nrisk:\n  max_los: 1\n```\n"
+    page = "```python\nfrom qmtl.nowhere import X\n```\n```python\nif x\n```\n"
+    page += "```yaml\na: [1\n```\n```yaml\nrisk:\n  max_los: 1\n```\n"
     plant(tmp_path, "README.md", page)
     first, second, third, fourth = read_snippets(tmp_path)
     assert "cannot import qmtl.nowhere" in python_faults(first)[0]
