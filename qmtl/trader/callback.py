@@ -24,12 +24,14 @@ _EARLY_S = 0.001
 class Leaving(msgspec.Struct):
     """An exit under way: once begun it is carried through until the position is flat.
 
-    `price` is the last seen; `since_ms` when it began; `failed_ms` when an attempt last came to nothing.
+    `price` is the last seen; `since_ms` when it began, in the candle of `bar_ms`; `failed_ms` when an
+    attempt last came to nothing.
     """
 
     why: str
     price: float
     since_ms: int
+    bar_ms: int = 0
     is_urgent: bool = False
     failed_ms: int = 0
 
@@ -100,7 +102,7 @@ class Callback(SilentStrategy):
         if self._low < price < self._high and ctx.position(update.symbol).quantity is self._held:
             return
         if update.symbol == self.symbol:
-            self._act(ctx, price)
+            self._act(ctx, price, update.open_ms)
 
     def on_bar(self, ctx: Context, bar: BarClosed) -> None:
         """Decide at the close, then fold the candle into bands and volatility.
@@ -115,7 +117,7 @@ class Callback(SilentStrategy):
             if self.bands.is_full:
                 ctx.note(self._numbers(close))
             if not (self._low < close < self._high and position.quantity is self._held):
-                self._act(ctx, close)
+                self._act(ctx, close, bar.open_ms)
         self.bands.fold(bar.open_ms, close)
         self.volatility.fold(bar.open_ms, close)
         self._set_range(position)
@@ -171,8 +173,8 @@ class Callback(SilentStrategy):
 
     # --- the rules at work -------------------------------------------------------------------------
 
-    def _act(self, ctx: Context, price: float) -> None:
-        """Apply the rules at `price`."""
+    def _act(self, ctx: Context, price: float, bar_ms: int) -> None:
+        """Apply the rules at `price` in the candle that opened at `bar_ms`."""
         self._watch_position(ctx)
         # An order adopted after a restore has no wake-up of its own.
         self._recall(ctx)
@@ -191,18 +193,19 @@ class Callback(SilentStrategy):
             conditions = self.bands.judge(price)
             why = self.decision.find_exit(price, held, position.entry_price, conditions)
             if why:
-                state.leaving = Leaving(why, price, ctx.now_ms)
+                state.leaving = Leaving(why, price, ctx.now_ms, bar_ms)
                 ctx.wake_in(self.params.exit_timeout_s)
                 self._leave(ctx, state.leaving)
         elif self.is_warm:
-            self._enter(ctx, price)
+            self._enter(ctx, price, bar_ms)
         self._set_range(position)
 
-    def _enter(self, ctx: Context, price: float) -> None:
+    def _enter(self, ctx: Context, price: float, bar_ms: int) -> None:
         conditions: dict[str, Any] = {**self.bands.judge(price), **self.volatility.judge()}
         if self.decision.find_entry(conditions) is None:
             return
         last_ms = self._state.last_trade_ms
+        conditions["startTime"] = bar_ms
         conditions["hasOpenOrder"] = bool(ctx.orders)
         conditions["sinceTrade_s"] = (ctx.now_ms - last_ms) / 1000 if last_ms else None
         gate = self.decision.find_gate(conditions)
@@ -244,7 +247,7 @@ class Callback(SilentStrategy):
         if leaving.failed_ms and ctx.elapsed_real_s(leaving.failed_ms) + _EARLY_S < timeout_s:
             return
         intent = self.decision.leave(
-            leaving.price, position.quantity, leaving.why, is_urgent=leaving.is_urgent
+            leaving.price, position.quantity, leaving.why, is_urgent=leaving.is_urgent, bar_ms=leaving.bar_ms
         )
         leaving.failed_ms = ctx.now_ms if ctx.submit(intent) is None else 0
         ctx.wake_in(timeout_s)

@@ -71,19 +71,19 @@ class CloseForm(SilentStrategy):
             if not (bar.warmup or bar.refilled):
                 ctx.note({"close": close, "upperInter": upper, "lowerInter": lower})
                 if self._held:
-                    self._leave(ctx, close, last)
+                    self._leave(ctx, bar, last)
                 elif close > upper:
                     if not (last > upper or self._before > self._upper_before):
-                        self._send(ctx, Side.BUY, Role.ENTRY, "above upper band")
+                        self._send(ctx, bar, Side.BUY, Role.ENTRY, "above upper band")
                 elif close < lower and not (last < lower or self._before < self._lower_before):
-                    self._send(ctx, Side.SELL, Role.ENTRY, "below lower band")
+                    self._send(ctx, bar, Side.SELL, Role.ENTRY, "below lower band")
             self._upper_before, self._lower_before = upper, lower
         self._before = last
         self._last = close
         moments.push(bar.open_ms // self._interval_ms, close)
 
-    def _leave(self, ctx: Context, close: float, last: float) -> None:
-        moments = self._moments
+    def _leave(self, ctx: Context, bar: BarClosed, last: float) -> None:
+        close, moments = bar.close, self._moments
         if self._held > 0:
             over = moments.mean + self._outer * moments.std
             is_stop, is_target, is_back = close <= self._stop, close >= self._target, last > over >= close
@@ -92,7 +92,7 @@ class CloseForm(SilentStrategy):
             is_stop, is_target, is_back = close >= self._stop, close <= self._target, last < under <= close
         if is_stop or is_target or is_back:
             why = "stop" if is_stop else "target" if is_target else "re-entry"
-            self._send(ctx, Side.SELL if self._held > 0 else Side.BUY, Role.EXIT, why)
+            self._send(ctx, bar, Side.SELL if self._held > 0 else Side.BUY, Role.EXIT, why)
 
     def on_fill(self, ctx: Context, fill: OrderFilled, order: Order) -> None:
         """Read position and entry anew."""
@@ -101,13 +101,19 @@ class CloseForm(SilentStrategy):
         entry, params = float(position.entry_price), self.params
         self._stop, self._target = entry * (1.0 - held * params.stop), entry * (1.0 + held * params.target)
 
-    def _send(self, ctx: Context, side: Side, role: Role, why: str) -> None:
+    def _send(self, ctx: Context, bar: BarClosed, side: Side, role: Role, why: str) -> None:
         params = self.params
         is_exit = role is Role.EXIT
         quantity = abs(ctx.position(params.symbol).quantity) if is_exit else params.quantity
         ctx.submit(
             OrderIntent(
-                symbol=params.symbol, side=side, quantity=quantity, reduce_only=is_exit, role=role, why=why
+                symbol=params.symbol,
+                side=side,
+                quantity=quantity,
+                reduce_only=is_exit,
+                role=role,
+                bar_ms=bar.open_ms,
+                why=why,
             )
         )
 

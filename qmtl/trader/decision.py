@@ -56,18 +56,19 @@ class Decision:
         `conditions` are the outputs of BBConditional and RVConditional, and the truth of fills and
         account: `positionAmt` (signed base units), `entryPrice`, `hasOpenOrder`, `sinceTrade_s`
         (exchange seconds since the last trade, None before the first), `amount` (base units of an
-        entry). What is not given is flat, no open order, no trade yet.
+        entry), `startTime` (of the forming candle). What is not given is flat, no open order, no trade yet.
         """
         held = _decimal(conditions.get("positionAmt", ZERO))
+        bar_ms = conditions.get("startTime", 0)
         if held:
             entry = _decimal(conditions["entryPrice"])
             why = self.find_exit(currentPrice, held, entry, conditions)
-            return (self.leave(currentPrice, held, why),) if why else ()
+            return (self.leave(currentPrice, held, why, bar_ms=bar_ms),) if why else ()
         side = self.find_entry(conditions)
         if side is None or self.find_gate(conditions):
             return ()
         amount = _decimal(conditions.get("amount", self.params.quantity))
-        return (self.trade_limit(side, currentPrice, amount),)
+        return (self.trade_limit(side, currentPrice, amount, bar_ms=bar_ms),)
 
     def find_entry(self, conditions: Mapping[str, Any]) -> Side | None:
         """Return the side of a fresh break out of the inner bands, None without one."""
@@ -109,12 +110,14 @@ class Decision:
             return "target"
         return "re-entry" if conditions[past][-1] and not conditions[beyond] else ""
 
-    def leave(self, price: Price, held: Decimal, why: str, *, is_urgent: bool = False) -> OrderIntent:
+    def leave(
+        self, price: Price, held: Decimal, why: str, *, is_urgent: bool = False, bar_ms: int = 0
+    ) -> OrderIntent:
         """Return the reduce-only order that closes exactly `held`; urgent means MARKET."""
         side = Side.SELL if held > 0 else Side.BUY
         if is_urgent:
-            return self._market(side, abs(held), Role.EXIT, why)
-        return self.trade_limit(side, price, abs(held), role=Role.EXIT, why=why)
+            return self._market(side, abs(held), Role.EXIT, why, bar_ms)
+        return self.trade_limit(side, price, abs(held), role=Role.EXIT, why=why, bar_ms=bar_ms)
 
     def trade_limit(
         self,
@@ -124,6 +127,7 @@ class Decision:
         *,
         role: Role = Role.ENTRY,
         why: str = "",
+        bar_ms: int = 0,
     ) -> OrderIntent:
         """Return an order for `amount` base units that crosses the market at `price` by the offset.
 
@@ -135,7 +139,7 @@ class Decision:
             raise ValueError(f"amount: expected more than 0, got {amount}")
         kind = self.params.order_type
         if kind == "MARKET":
-            return self._market(side, quantity, role, why)
+            return self._market(side, quantity, role, why, bar_ms)
         return OrderIntent(
             symbol=self.params.symbol,
             side=side,
@@ -145,6 +149,7 @@ class Decision:
             time_in_force=TimeInForce.IOC if kind == "IOC" else TimeInForce.GTC,
             reduce_only=role is not Role.ENTRY,
             role=role,
+            bar_ms=bar_ms,
             why=why,
         )
 
@@ -163,13 +168,14 @@ class Decision:
         crossing = min(ceil_to_step(price * (ONE - offset), tick), floor_to_step(price, tick))
         return max(crossing, tick)
 
-    def _market(self, side: Side, quantity: Decimal, role: Role, why: str) -> OrderIntent:
+    def _market(self, side: Side, quantity: Decimal, role: Role, why: str, bar_ms: int) -> OrderIntent:
         return OrderIntent(
             symbol=self.params.symbol,
             side=side,
             quantity=quantity,
             reduce_only=role is not Role.ENTRY,
             role=role,
+            bar_ms=bar_ms,
             why=why,
         )
 

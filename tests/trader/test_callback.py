@@ -9,6 +9,7 @@ from qmtl.core.event import IntentRefused
 from qmtl.core.order import OrderStatus, OrderType, Role, Side
 from qmtl.trader.callback import Callback
 from qmtl.trader.decision import DecisionParams
+from tests.trader.candles import MINUTE_MS
 from tests.trader.desk import Desk
 
 UP, DOWN, CALM = 60_070.0, 59_930.0, 60_000.0
@@ -44,6 +45,7 @@ def test_a_break_is_entered_once_and_left_at_its_stop() -> None:
     )
     assert d.held == 0
     assert len(d.sent) == 2
+    assert {order.intent.bar_ms for order in d.sent} == {d.at // MINUTE_MS * MINUTE_MS}
 
 
 def test_short_is_the_mirror() -> None:

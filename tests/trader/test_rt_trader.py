@@ -1,6 +1,9 @@
 """The whole trader against the paper exchange: from an empty directory to a journal that replays."""
 
 import asyncio
+import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -173,3 +176,24 @@ async def test_a_journal_of_another_domain_or_symbol_is_refused(tmp_path: Path) 
         with pytest.raises(SetupRefusedError, match="symbol NOPEUSDT is not listed"):
             await place.make(unlisted).open()
         assert not (tmp_path / "other").exists()
+
+
+def test_the_blocking_call_ends_with_ctrl_c(tmp_path: Path) -> None:
+    place = Floor(tmp_path, "simulated")
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(place.start(), loop).result(10)
+    trader = place.make()
+    key = threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGINT))
+    key.start()
+    try:
+        trader.trade()
+    finally:
+        key.join()
+        asyncio.run_coroutine_threadsafe(place.exchange.stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+    assert trader.engine.risk.entry_bans["reducing"] == "interrupted"
+    assert not lock_path(trader.journal_path).read_text()
