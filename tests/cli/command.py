@@ -3,8 +3,16 @@
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from qmtl.engine.clock import SystemClock
+from qmtl.engine.control import ControlError
+from qmtl.engine.control_client import ControlClient
 from tests.conftest import ROOT
 
 
@@ -41,3 +49,28 @@ def start(*arguments: str, home: Path, **extra: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+async def read_status(home: Path) -> dict[str, Any]:
+    """What the one trader of this home says, empty while none answers."""
+    sockets = list((home / ".qmtl" / "run").glob("*.sock"))
+    if not sockets:
+        return {}
+    try:
+        async with ControlClient(sockets[0]) as client:
+            return await client.status()
+    except ControlError:
+        return {}
+
+
+async def wait_for(home: Path, found: Callable[[dict[str, Any]], Any], limit_s: float = 40) -> dict[str, Any]:
+    """Ask the trader until `found` says yes; the test fails with the last status when it does not."""
+    deadline = time.monotonic() + limit_s
+    status: dict[str, Any] = {}
+    pause: Callable[[float], Awaitable[None]] = SystemClock().sleep
+    while time.monotonic() < deadline:
+        status = await read_status(home)
+        if status and found(status):
+            return status
+        await pause(0.1)
+    pytest.fail(f"not seen within {limit_s} s: {status}")

@@ -5,15 +5,14 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+import aiohttp
 
-from tests.cli.command import environment, qmtl, start
+from tests.cli.command import environment, qmtl, start, wait_for
 
 KEYS = "candles decisions orders fills open_position wallet pnl fees reconnects state_hash journal"
 
@@ -21,16 +20,6 @@ KEYS = "candles decisions orders fills open_position wallet pnl fees reconnects 
 def ask(home: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
     done = qmtl(*arguments, "--json", home=home)
     return done.returncode, json.loads(done.stdout or "{}") or {"error": done.stderr}
-
-
-def wait_for(home: Path, found: Callable[[dict[str, Any]], bool], limit_s: float = 30) -> dict[str, Any]:
-    deadline = time.monotonic() + limit_s
-    status: dict[str, Any] = {}
-    while time.monotonic() < deadline:
-        code, status = ask(home, "status")
-        if code == 0 and found(status):
-            return status
-    pytest.fail(f"not seen within {limit_s} s: {status}")
 
 
 @contextmanager
@@ -63,12 +52,12 @@ def test_json_ends_with_one_object_and_replay_repeats_it(
     assert replayed["wallet"] == result["wallet"]
 
 
-def test_ctrl_c_ends_cleanly_with_the_last_line(home: Path) -> None:
+async def test_ctrl_c_ends_cleanly_with_the_last_line(home: Path) -> None:
     with demo(home) as process:
         assert process.stdout is not None
         banner = process.stdout.readline()
         assert re.match(r"SYNTHETIC · paper exchange 127\.0\.0\.1:\d+ · BTCUSDT 1m x60", banner)
-        wait_for(home, lambda status: status["counts"]["fills"] > 0)
+        await wait_for(home, lambda status: status["counts"]["fills"] > 0)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
         assert process.returncode == 0, err
@@ -106,15 +95,15 @@ def test_a_second_ctrl_c_leaves_at_once_with_130(home: Path) -> None:
             process.kill()
 
 
-def test_a_running_trader_obeys_the_command_line(home: Path) -> None:
+async def test_a_running_trader_obeys_the_command_line(home: Path) -> None:
     with demo(home):
-        status = wait_for(home, lambda status: status["positions"])
+        status = await wait_for(home, lambda status: status["positions"])
         name = status["account"]
         assert name.startswith("demo-")
         assert status["last_decision"]["reason"]
         code, flat = ask(home, "flatten", "--account", name, "--why", "enough")
         assert (code, flat["positions"], flat["state"]) == (0, [], "HALTED")
-        status = wait_for(home, lambda status: not status["orders"])
+        status = await wait_for(home, lambda status: not status["orders"])
         assert status["state_why"] == "enough"
         assert "@" in status["state_who"]
         assert ask(home, "pause")[1]["state"] == "HALTED"
@@ -132,9 +121,33 @@ def test_a_running_trader_obeys_the_command_line(home: Path) -> None:
         assert ask(home, "halt")[1]["state"] == "HALTED"
 
 
-def test_a_running_journal_is_read_copied_and_guarded(home: Path) -> None:
+async def test_health_and_metrics_are_served_while_it_trades(home: Path) -> None:
+    with demo(home):
+        status = await wait_for(home, lambda status: status["is_ready"] and status["positions"])
+        async with aiohttp.ClientSession(status["control"]["url"]) as session:
+            for path in ("/healthz", "/readyz"):
+                answer = await session.get(path)
+                assert (answer.status, (await answer.json())["ok"]) == (200, True)
+            text = await (await session.get("/metrics")).text()
+            assert (await session.get("/v1/status")).status == 401
+            token = (home / ".qmtl" / "run" / f"{status['account']}.token").read_text("ascii").strip()
+            headers = {"Authorization": f"Bearer {token}"}
+            assert (await session.get("/v1/status", headers=headers)).status == 200
+    values = {name: float(value) for name, value in re.findall(r"^(qmtl_[^ ]+) (\S+)$", text, re.MULTILINE)}
+    assert values["qmtl_ready"] == 1
+    assert values['qmtl_trading_state{state="ACTIVE"}'] == 1
+    assert abs(values['qmtl_position{side="BOTH",symbol="BTCUSDT"}']) == 0.01
+    assert 9_000 < values["qmtl_equity"] < 11_000
+    assert values["qmtl_journal_write_seconds_count"] > 0
+    assert values["qmtl_order_latency_seconds_count"] > 0
+    assert values["qmtl_decision_latency_seconds_count"] > 0
+    assert values["qmtl_disk_free_bytes"] > 0
+    assert values['qmtl_feed_fresh{stream="btcusdt@kline_1m"}'] == 1
+
+
+async def test_a_running_journal_is_read_copied_and_guarded(home: Path) -> None:
     with demo(home) as process:
-        status = wait_for(home, lambda status: status["counts"]["fills"])
+        status = await wait_for(home, lambda status: status["counts"]["fills"])
         journal = status["journal"]
         code, copy = ask(home, "backup", "--journal", journal)
         assert code == 0
