@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -53,17 +54,21 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty home directory with no QMTL_* in the environment."""
-    place = tmp_path / "home"
-    place.mkdir()
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home directory with no QMTL_* in the environment.
+
+    Its path is short: a UNIX socket below it must fit 107 bytes, and tmp_path in a pytest worker is long.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="qmtl-", ignore_cleanup_errors=True)
+    place = Path(folder.name)
     for name in list(os.environ):
         if name.startswith("QMTL_") and name not in {"QMTL_TEST_DATA", "QMTL_CAMPAIGN"}:
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(place))
     monkeypatch.setenv("XDG_STATE_HOME", str(place / "state"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(place / "config"))
-    return place
+    yield place
+    folder.cleanup()
 
 
 @pytest.fixture(scope="session")
