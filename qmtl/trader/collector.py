@@ -300,17 +300,19 @@ class AccountUpdateCollector(Collector):
             self._rows.append({**row, **position})
 
 
-def make_collectors(streams: Mapping[str, Any], candles: "pd.DataFrame") -> dict[str, Collector]:
+def make_collectors(
+    streams: Mapping[str, Any], candles: "pd.DataFrame", onGap: Callable[[int, int], object] | None = None
+) -> dict[str, Collector]:
     """Return the five collectors by name for `streams` ({key: stream name}), started with `candles`.
 
-    User messages come on a socket of their own and name no stream.
+    `onGap` hears of missing candles. User messages come on a socket of their own and name no stream.
     """
     marks = {key: stream for key, stream in streams.items() if key.startswith("markPrice")}
     klines = {key: stream for key, stream in streams.items() if key.startswith("kline")}
     return {
         "markPrice": MarkPriceCollector(**marks),
         "realTimeKline": RealTimeKlineCollector(**klines),
-        "kline": KlineCollector(candles, **klines),
+        "kline": KlineCollector(candles, onGap=onGap, **klines),
         "orderUpdate": OrderUpdateCollector(userData="userData"),
         "accountUpdate": AccountUpdateCollector(userData="userData"),
     }

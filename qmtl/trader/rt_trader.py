@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import structlog
+from yarl import URL
 
 from qmtl.config import account_keys, account_name, load
 from qmtl.core.event import TradingStateSet, Transferred
@@ -31,7 +32,7 @@ from qmtl.engine.replay import recover
 from qmtl.engine.tap import TappedJournal
 from qmtl.engine.venue_models import VenueModels
 from qmtl.runtime.io.binance_feed import BinanceFuturesFeed, FeedSettings
-from qmtl.runtime.io.binance_futures import BinanceFuturesClient
+from qmtl.runtime.io.binance_futures import PRODUCTION_URL, BinanceFuturesClient
 from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
 from qmtl.runtime.sdk.backoff import Reconnect
 from qmtl.settings import Settings
@@ -44,10 +45,12 @@ from qmtl.trader.session import (
     Plain,
     bollinger_params,
     check_consents,
+    find_loop_factory,
     has_venue_fills,
     keep_backups,
     make_setup,
     make_start,
+    refill_candles,
     simulate_venue,
 )
 
@@ -119,6 +122,8 @@ class RealTimeTrader:
         )
         self._journal: SqliteJournal | None = None
         self._is_proven = False
+        self._is_stopping = False
+        self._refills: set[asyncio.Task[None]] = set()
         self._parts: Parts | None = None
 
     # --- parts -----------------------------------------------------------------------------------------
@@ -308,18 +313,19 @@ class RealTimeTrader:
                     await self.stop(f"ran for {for_s:g} s")
             await driver
         finally:
-            for task in work:
+            for task in (*work, *self._refills):
                 task.cancel()
-            await asyncio.gather(*work, return_exceptions=True)
+            await asyncio.gather(*work, *self._refills, return_exceptions=True)
             await self.aclose()
 
     async def stop(self, why: str = "stopped") -> None:
         """Take no more entries, cancel open entry orders, leave protective orders, and end `run`."""
+        self._is_stopping = True
         await self.parts.live.stop(why)
 
     def trade(self, for_s: float | None = None) -> None:
         """Open and run on an event loop of its own until Ctrl-C; a second Ctrl-C leaves at once."""
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=find_loop_factory()) as runner:
             runner.run(self._trade(for_s))
 
     async def _trade(self, for_s: float | None) -> None:
@@ -339,7 +345,8 @@ class RealTimeTrader:
     async def _prove(self) -> None:
         """Before orders may go to a host that only an answer can prove, wait for that answer."""
         reconnect = Reconnect(self.clock, self.random)
-        while self.has_venue and not self._is_proven and self.client.base_url.host != "fapi.binance.com":
+        is_known = not self.has_venue or self.client.base_url.host == URL(PRODUCTION_URL).host
+        while not (is_known or self._is_proven or self._is_stopping):
             try:
                 await self._ask_venue()
             except BrokerageError as error:
@@ -380,16 +387,13 @@ class RealTimeTrader:
         interval = self.config.trader.interval
         streams = await self.prelim.getInfo_streams_async(self.symbol, "markPrice1s", f"kline{interval}")
         candles = await self.prelim.getData_OHLCV_async(interval)
-        self.collectors = make_collectors(streams, candles)
+
+        def refill(begin_ms: int, end_ms: int) -> None:
+            work = refill_candles(self.prelim, self.collectors["kline"], interval, begin_ms, end_ms)
+            self._refills.add(asyncio.ensure_future(work))
+
+        self.collectors = make_collectors(streams, candles, onGap=refill)
         callback = engine.strategy if isinstance(engine.strategy, Callback) else Callback()
         callback.collectors = self.collectors
         decode = msgspec.json.decode
         feed.on_frame = lambda body: callback.callback(decode(body))
-
-
-def _loop_factory() -> Any:
-    try:
-        import uvloop
-    except ModuleNotFoundError:
-        return None
-    return uvloop.new_event_loop

@@ -1,6 +1,7 @@
 """What one trading session is made of: consents, limits, parameters, as plain data for the journal."""
 
 import asyncio
+from collections.abc import Callable
 from copy import deepcopy
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -22,7 +23,8 @@ from qmtl.engine.ports import Clock
 from qmtl.engine.simulated_venue import SimulatedVenue
 from qmtl.engine.venue_models import VenueModels
 from qmtl.settings import JournalSection, Settings
-from qmtl.trader.prelim import SetupRefusedError
+from qmtl.trader.collector import Collector, KlineCollector
+from qmtl.trader.prelim import Prelim, SetupRefusedError
 
 Domain = Literal["dryrun", "live"]
 Plain = str | int | float | bool | None
@@ -149,6 +151,28 @@ async def keep_backups(settings: JournalSection, journal: Path, clock: Clock) ->
             await asyncio.to_thread(back_up, journal, folder, stamp=stamp, keep=settings.backup_keep)
         except BrokerageError as error:
             _log.error("backup failed", reason=str(error), action="check the disk of the backups")
+
+
+async def refill_candles(
+    prelim: Prelim, collector: Collector, interval: str, begin_ms: int, end_ms: int
+) -> None:
+    """Fetch the candles that opened in [begin_ms, end_ms) and give them to a KlineCollector."""
+    try:
+        candles = await prelim.getData_OHLCV_async(interval, startTime=begin_ms, endTime=end_ms - 1)
+    except BrokerageError as error:
+        _log.warning("candles not refilled", reason=str(error), action="the collector keeps its gap")
+        return
+    if isinstance(collector, KlineCollector):
+        collector.refill(candles)
+
+
+def find_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return the fast event loop where it is installed, else None for the standard one."""
+    try:
+        import uvloop
+    except ModuleNotFoundError:
+        return None
+    return uvloop.new_event_loop
 
 
 def _plain(value: Any) -> Plain:

@@ -88,9 +88,20 @@ async def test_collectors_see_what_the_engine_sees(tmp_path: Path) -> None:
     async with floor(tmp_path, "venue") as place:
         async with place.trading(place.make(collects=True)) as trader:
             await place.step_until(trader, lambda: trader.desk.status()["counts"].get("fills", 0) >= 2)
+            place.exchange.exchange.hub.disconnect()
+            for _ in range(5 * 4):
+                place.exchange.exchange.publish_next()
+            bars = trader.engine.state.bars
+            await place.until(lambda: not trader.parts.feed.watch.ages_s()["user"][1])
+            await place.until(lambda: trader.parts.feed.watch.ages_s()["user"][1])
+            while trader.engine.state.bars < bars + 6:
+                await place.exchange.step()
+                await asyncio.sleep(0.005)
+            await place.until(lambda: not trader.collectors["kline"].gaps)  # type: ignore[attr-defined]
         orders = trader.collectors["orderUpdate"].getDataFrame()
         filled = orders[orders["orderStatus"] == "FILLED"]
-        assert set(filled["clientOrderId"]) == set(trader.engine.state.finished)
+        done = {o.client_order_id for o in trader.engine.state.finished.values() if o.filled}
+        assert set(filled["clientOrderId"]) == done
         account = trader.collectors["accountUpdate"].getDataFrame()
         assert float(trader.engine.account.wallet) in list(account["walletBalance"])
         candles = trader.collectors["kline"].getDataFrame()
