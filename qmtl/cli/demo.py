@@ -55,7 +55,7 @@ def demo(
     name = section.symbol or settings.trader.symbol
     market = open_market(name, section.speed, section.seed, section.data, is_shifted=False)
     require_port(HOST, section.port, "--port")
-    start_logging(invocation, KEY)
+    start_logging(invocation, KEY, has_view=True)
 
     from qmtl.cli.running import run_loop
 
@@ -66,9 +66,8 @@ async def _demo(
     invocation: Invocation, settings: "Settings", market: PaperMarket, seconds: float | None
 ) -> None:
     from qmtl.cli.live_view import LiveView
-    from qmtl.cli.running import Running
+    from qmtl.cli.running import LoggedMetrics, Running
     from qmtl.engine.journal import JournalError
-    from qmtl.metrics import TraderMetrics
     from qmtl.services.paper_exchange.app import PaperExchange
     from qmtl.trader.rt_trader import RealTimeTrader
 
@@ -80,7 +79,7 @@ async def _demo(
     urls = await exchange.start()
     try:
         settings = demo_settings(settings, urls, market.symbol)
-        metrics = TraderMetrics()
+        metrics = LoggedMetrics()
         trader = RealTimeTrader(settings, clock=clock, observer=metrics, journal=settings.journal.path)
         running = Running(invocation, trader, Places.of(settings), metrics)
         with refusing(JournalError):
@@ -108,7 +107,7 @@ async def _demo(
 def dump_verdict(summary: Mapping[str, Any]) -> str:
     """Return what the run earned and what it cost, without flattery."""
     pnl, fees = Decimal(summary["pnl"]), Decimal(summary["fees"])
-    verdict = "less than nothing after fees" if pnl < 0 else "too short a run to mean anything"
+    verdict = "it lost" if pnl < 0 else "too short a run to mean anything"
     earned = f"PnL {pnl:+,.2f} = gross {pnl + fees:+,.2f}, fees {-fees:+,.2f}"
     example = "the shipped strategy is an example, and loses after fees on recorded data"
     return f"{summary['fills']} fills · {earned} · {verdict}; {example}"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 REFRESH_S = 0.25
 _ROWS = 8
+_FIXED_ROWS = 13
 _STATES = {"ACTIVE": "green", "REDUCING": "black on yellow", "HALTED": "white on red"}
 _DOMAINS = {
     "SYNTHETIC": "black on bright_white",
@@ -148,6 +149,10 @@ class LiveView:
             Group(*parts), title=head, title_align="left", border_style=self._border(), padding=(0, 1)
         )
 
+    def _rows(self) -> int:
+        """Rows of each list that fit under what always shows."""
+        return max(1, min(_ROWS, (self._console.height - _FIXED_ROWS) // 2))
+
     def _border(self) -> str:
         state = self._status.get("state")
         return {"REDUCING": "yellow", "HALTED": "red"}.get(
@@ -206,7 +211,7 @@ class LiveView:
 
     def _decision_table(self) -> "Table":
         table = _table("closed bar: what was done, and why")
-        for decision in reversed(self._decisions):
+        for decision in list(reversed(self._decisions))[: self._rows()]:
             style = "bold" if decision["reason"] in {"entered", "exited"} else "dim"
             table.add_row(f"[{style}]{_plain(dump_decision(decision))}[/]")
         if not self._decisions:
@@ -215,7 +220,7 @@ class LiveView:
 
     def _fill_table(self) -> "Table":
         table = _table("fills")
-        for line in reversed(self._fills):
+        for line in list(reversed(self._fills))[: self._rows()]:
             table.add_row(_plain(line))
         if not self._fills:
             table.add_row("[dim]none yet[/]")

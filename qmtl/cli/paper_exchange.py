@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -174,19 +175,27 @@ def parse_seconds(text: str | None) -> float | None:
     return seconds
 
 
-def start_logging(invocation: Invocation, account: str, secrets: tuple[str, ...] = ()) -> None:
-    """Send logs where the configuration says; without a file only warnings go to stderr."""
+def start_logging(
+    invocation: Invocation, account: str, secrets: tuple[str, ...] = (), *, has_view: bool = False
+) -> None:
+    """Send logs where the configuration says, else to stderr, where only warnings are worth a line.
+
+    While a live view has the terminal they go to a file of the account instead.
+    """
     from qmtl import __version__, logs
     from qmtl.cli.invocation import mint_run_id
 
-    section = invocation.load().settings.logs
+    settings = invocation.load().settings
+    section, path = settings.logs, settings.logs.path
+    if path is None and has_view and sys.stdout.isatty() and not (invocation.is_json or invocation.is_quiet):
+        path = settings.journal.directory / "logs" / f"{account}.log"
     level = "DEBUG" if invocation.is_verbose else section.level
-    if section.path is None and not invocation.is_verbose:
+    if path is None and not invocation.is_verbose:
         level = "ERROR" if invocation.is_quiet else "WARNING"
     logs.set_up(
         level=level,
         is_json=section.format == "json",
-        path=section.path,
+        path=path,
         secrets=secrets,
         context={"account": account, "run_id": mint_run_id(), "version": __version__},
     )

@@ -15,19 +15,22 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from qmtl.cli.invocation import INTERRUPTED, Invocation, now_ms
 from qmtl.cli.places import Places
+from qmtl.metrics import TraderMetrics
 
 if TYPE_CHECKING:
     from qmtl.cli.live_view import LiveView
     from qmtl.core.event import AnyEvent
     from qmtl.engine.engine import Engine
     from qmtl.engine.owner import AccountLock
-    from qmtl.metrics import TraderMetrics
     from qmtl.trader.rt_trader import RealTimeTrader
 
 _LAG_EVERY_S = 0.25
 _WATCHDOG_EVERY_S = 5.0
+_log = structlog.get_logger("qmtl.alert")
 _SHOW_CURSOR = "\x1b[?25h"
 
 
@@ -43,6 +46,15 @@ def run_loop(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
 
 
+class LoggedMetrics(TraderMetrics):
+    """The metrics of a trader whose alerts are also written to the log."""
+
+    def on_alert(self, code: str, detail: str) -> None:
+        """See engine.live.Observer."""
+        super().on_alert(code, detail)
+        _log.warning(code, detail=detail, action="qmtl status shows it; docs/en/runbook/ says what to do")
+
+
 class Running:
     """One trader from its opening to its last line.
 
@@ -50,7 +62,7 @@ class Running:
     """
 
     def __init__(
-        self, invocation: Invocation, trader: "RealTimeTrader", places: Places, metrics: "TraderMetrics"
+        self, invocation: Invocation, trader: "RealTimeTrader", places: Places, metrics: TraderMetrics
     ) -> None:
         self.invocation = invocation
         self.trader = trader

@@ -58,7 +58,7 @@ def trade(
     chosen = strategy or BOLLINGER
     params = None if strategy is None else _check_strategy(strategy)
     run_id = mint_run_id() + ("-unrehearsed" if live else "")
-    start_logging(invocation, name, _secrets(settings))
+    start_logging(invocation, name, _secrets(settings), has_view=True)
 
     from qmtl.cli.running import run_loop
 
@@ -79,12 +79,11 @@ class Plan:
 
 async def _trade(invocation: Invocation, settings: "Settings", plan: Plan) -> None:
     from qmtl.cli.live_view import LiveView
-    from qmtl.cli.running import Running
+    from qmtl.cli.running import LoggedMetrics, Running
     from qmtl.engine.journal import JournalError
-    from qmtl.metrics import TraderMetrics
     from qmtl.trader.rt_trader import RealTimeTrader
 
-    metrics = TraderMetrics()
+    metrics = LoggedMetrics()
     trader = RealTimeTrader(
         settings,
         domain=plan.domain,
