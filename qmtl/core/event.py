@@ -277,11 +277,33 @@ class EntriesPaused(Event, frozen=True, gc=False):
 
 
 class IntentRecorded(Event, frozen=True, gc=False):
-    """An intent passed risk and will be sent under this id once it is durable."""
+    """An intent passed risk and will be sent under this id once it is durable.
+
+    A broker client that recorded it says for which `account`, and keeps the order's `body` as canonical
+    JSON; intents of the engine have neither.
+    """
 
     client_order_id: str
     ordinal: int
     intent: OrderIntent
+    account: str = ""
+    body: str = ""
+
+
+class OrderReported(Event, frozen=True, gc=False):
+    """A broker client learned where its order stands; `filled` (base units), price and fee are totals.
+
+    `attempt` counts the sends of one id that had each ended in a rejection before the next.
+    """
+
+    client_order_id: str
+    status: OrderStatus
+    venue_order_id: str = ""
+    filled: Decimal = ZERO
+    average_price: Decimal | None = None
+    fee: Decimal = ZERO
+    reason: str = ""
+    attempt: int = 1
 
 
 class IntentRefused(Event, frozen=True, gc=False):
@@ -376,10 +398,18 @@ AnyEvent = (
     | DecisionMade
     | StateChanged
     | ErrorRecorded
+    | OrderReported
 )
 """Everything a journal holds."""
 
-RECORDS: tuple[type[Event], ...] = (IntentRecorded, IntentRefused, DecisionMade, StateChanged, ErrorRecorded)
+RECORDS: tuple[type[Event], ...] = (
+    IntentRecorded,
+    IntentRefused,
+    DecisionMade,
+    StateChanged,
+    ErrorRecorded,
+    OrderReported,
+)
 MARKET: tuple[type[Event], ...] = (BarClosed, PriceUpdated, MarkPriceUpdated)
 INPUTS: tuple[type[Event], ...] = tuple(kind for kind in get_args(AnyEvent) if kind not in RECORDS)
 

@@ -16,14 +16,20 @@ class OrderValidationError(BrokerageError, ValueError):
     """The order itself is wrong; nothing was sent."""
 
 
-class Side(StrEnum):
+class Word(StrEnum):
+    """A closed set of words that hash as the text they are: the enum's own hash is five times slower."""
+
+    __hash__ = str.__hash__
+
+
+class Side(Word):
     """Direction of an order."""
 
     BUY = "BUY"
     SELL = "SELL"
 
 
-class PositionSide(StrEnum):
+class PositionSide(Word):
     """Which position an order belongs to: BOTH in one-way mode, LONG or SHORT in hedge mode."""
 
     BOTH = "BOTH"
@@ -31,7 +37,7 @@ class PositionSide(StrEnum):
     SHORT = "SHORT"
 
 
-class OrderType(StrEnum):
+class OrderType(Word):
     """Order types, spelled as Binance USDT-M spells them."""
 
     MARKET = "MARKET"
@@ -43,7 +49,7 @@ class OrderType(StrEnum):
     TRAILING_STOP_MARKET = "TRAILING_STOP_MARKET"
 
 
-class TimeInForce(StrEnum):
+class TimeInForce(Word):
     """How long an order works."""
 
     GTC = "GTC"
@@ -54,14 +60,14 @@ class TimeInForce(StrEnum):
     GTD = "GTD"
 
 
-class WorkingType(StrEnum):
+class WorkingType(Word):
     """Which price triggers a conditional order."""
 
     CONTRACT_PRICE = "CONTRACT_PRICE"
     MARK_PRICE = "MARK_PRICE"
 
 
-class Role(StrEnum):
+class Role(Word):
     """What an order is for; risk, protection and explanations read it."""
 
     ENTRY = "entry"
@@ -72,7 +78,7 @@ class Role(StrEnum):
     FLATTEN = "flatten"
 
 
-class OrderStatus(StrEnum):
+class OrderStatus(Word):
     """Where an order stands."""
 
     INITIALIZED = "initialized"

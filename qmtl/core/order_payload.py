@@ -13,7 +13,6 @@ CLIENT_ORDER_ID = re.compile(r"^[A-Za-z0-9_-]{1,36}\Z")
 CLIENT_ORDER_PREFIX = "q"
 _DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
 _PAIRS = tuple(first + second for first in _DIGITS for second in _DIGITS)
-_SHIFTS = tuple(range(120, -1, -10))
 
 _ALIASES = {
     "amount": "quantity",
@@ -37,13 +36,20 @@ def mint_client_order_id(epoch: str, world: str, strategy: str, ordinal: int, in
     backup never mints an old id again and two equal intents are two orders.
     """
     text = (
-        f"{epoch}\x1f{world}\x1f{strategy}\x1f{intent.symbol}\x1f{ordinal}\x1f{intent.side.value}"
-        f"\x1f{intent.type.value}\x1f{intent.quantity}\x1f{intent.limit_price}\x1f{intent.stop_price}"
-        f"\x1f{intent.time_in_force}\x1f{intent.position_side.value}\x1f{intent.reduce_only:d}\x1f{intent.bar_ms}"
+        f"{epoch}\x1f{world}\x1f{strategy}\x1f{intent.symbol}\x1f{ordinal}\x1f{intent.side}"
+        f"\x1f{intent.type}\x1f{intent.quantity}\x1f{intent.limit_price}\x1f{intent.stop_price}"
+        f"\x1f{intent.time_in_force}\x1f{intent.position_side}\x1f{intent.reduce_only:d}\x1f{intent.bar_ms}"
     )
-    number = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest()) << 2
-    # 130 bits as 13 pairs of base32 digits: the standard library's encoder costs three times the hash.
-    return CLIENT_ORDER_PREFIX + "".join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])
+    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    a, b, c = int.from_bytes(digest[:5]), int.from_bytes(digest[5:10]), int.from_bytes(digest[10:15])
+    # Ten bits at a time: the standard library's base32 encoder costs three times the hash.
+    return (
+        f"{CLIENT_ORDER_PREFIX}"
+        f"{_PAIRS[a >> 30]}{_PAIRS[a >> 20 & 1023]}{_PAIRS[a >> 10 & 1023]}{_PAIRS[a & 1023]}"
+        f"{_PAIRS[b >> 30]}{_PAIRS[b >> 20 & 1023]}{_PAIRS[b >> 10 & 1023]}{_PAIRS[b & 1023]}"
+        f"{_PAIRS[c >> 30]}{_PAIRS[c >> 20 & 1023]}{_PAIRS[c >> 10 & 1023]}{_PAIRS[c & 1023]}"
+        f"{_PAIRS[digest[15] << 2]}"
+    )
 
 
 def to_broker_order(

@@ -5,6 +5,7 @@ from typing import Any
 
 from qmtl.core import event as ev
 from qmtl.core.account import Account, ConservationError
+from qmtl.core.event import DecisionMade
 from qmtl.core.order import Order
 from qmtl.core.reason import Reason, TradingState
 from qmtl.engine.context import EngineContext
@@ -26,6 +27,10 @@ from qmtl.engine.state import (
 )
 from qmtl.engine.strategy import SilentStrategy, StrategyPort
 
+# Reading a member from its enum costs a lookup per bar; these are read once.
+_ENTERED, _EXITED, _REFUSED = Reason.ENTERED, Reason.EXITED, Reason.REFUSED
+_HOLDING, _NOT_TRADING, _REFILLED = Reason.HOLDING, Reason.NOT_TRADING, Reason.REFILLED
+_WARMING_UP, _NO_SIGNAL = Reason.WARMING_UP, Reason.NO_SIGNAL
 _ACTIVE = TradingState.ACTIVE
 _OWN_FAULTS = (ConservationError, DivergenceError, JournalError)
 """What may pass through a call into a strategy and is not the strategy's doing."""
@@ -102,7 +107,8 @@ class Engine:
         """
         self._append(event)
         risk = self.risk
-        risk.now_ms = max(risk.now_ms, event.ts_ms)
+        if event.ts_ms > risk.now_ms:  # noqa: PLR1730 - a call of max costs as much as the rest of the line
+            risk.now_ms = event.ts_ms
         self._handlers[event.__class__](event)
         commands = self._commands
         if commands:
@@ -196,29 +202,28 @@ class Engine:
         gate = ""
         if notes is not None and notes.acted:
             acted = notes.acted
-            reason = (
-                Reason.ENTERED if acted & ENTERED else Reason.EXITED if acted & EXITED else Reason.REFUSED
-            )
-            gate = notes.gate if reason is Reason.REFUSED else ""
+            reason = _ENTERED if acted & ENTERED else _EXITED if acted & EXITED else _REFUSED
+            gate = notes.gate if reason is _REFUSED else ""
         else:
-            reason, gate = self._find_reason(bar, was_warm=was_warm)
-        self._append(ev.DecisionMade(bar.ts_ms, symbol, bar.open_ms, reason, gate, state.numbers))
+            held = self.account.positions.get(symbol)
+            if held is not None and held.quantity:
+                reason = _HOLDING
+            else:
+                reason, gate = self._find_idle_reason(bar, was_warm=was_warm)
+        self._append(DecisionMade(bar.ts_ms, symbol, bar.open_ms, reason, gate, state.numbers))
         state.numbers = None
 
-    def _find_reason(self, bar: ev.BarClosed, *, was_warm: bool) -> tuple[Reason, str]:
-        """Return why nothing was done at a bar, and who said so."""
+    def _find_idle_reason(self, bar: ev.BarClosed, *, was_warm: bool) -> tuple[Reason, str]:
+        """Return why nothing was done and nothing is held at a bar, and who said so."""
         risk = self.risk
-        held = self.account.positions.get(bar.symbol)
-        if held is not None and held.quantity:
-            return Reason.HOLDING, ""
         is_late = bar.refilled or bar.warmup
         if risk.state is not _ACTIVE or (risk.entry_bans and not is_late):
-            return Reason.NOT_TRADING, risk.state_why or next(iter(risk.entry_bans), "")
+            return _NOT_TRADING, risk.state_why or next(iter(risk.entry_bans), "")
         if bar.refilled:
-            return Reason.REFILLED, ""
+            return _REFILLED, ""
         if bar.warmup or not was_warm:
-            return Reason.WARMING_UP, ""
-        return Reason.NO_SIGNAL, ""
+            return _WARMING_UP, ""
+        return _NO_SIGNAL, ""
 
     def _on_price(self, update: ev.PriceUpdated) -> None:
         if not self.state.has_mark_feed:

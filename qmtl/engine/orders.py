@@ -133,8 +133,10 @@ class Orders:
         self._protections.pop(key, None)
         finished = self._finished
         finished[key] = order
-        while len(finished) > FINISHED_KEPT:
-            oldest = next(iter(finished))
-            if finished[oldest].updated_ms > self._state.risk.now_ms - _KEPT_MS * self._state.risk.speed:
-                break
-            del finished[oldest]
+        if len(finished) >= 2 * FINISHED_KEPT:
+            # In batches: taking the first key of a dict again and again walks over what was deleted.
+            keep_ms = self._state.risk.now_ms - _KEPT_MS * self._state.risk.speed
+            for old in list(finished)[:FINISHED_KEPT]:
+                if finished[old].updated_ms > keep_ms:
+                    break
+                del finished[old]
