@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from qmtl.core import event as ev
 from qmtl.core.order import DONE, TRANSITIONS, OrderStatus, Role, Side
+from qmtl.engine.state import FINISHED_KEPT
 from tests.engine.rig import Rig, status
 
 S = OrderStatus
@@ -173,14 +174,14 @@ def test_fees_in_another_asset_are_not_counted_as_the_settle_currency() -> None:
 
 def test_ended_orders_are_forgotten_only_when_old() -> None:
     rig = Rig()
-    for _ in range(300):
+    for _ in range(600):
         order = rig.submit(limit="60000")
         rig.give(ev.OrderRejected(rig.now, order.client_order_id, "no"))
-    assert len(rig.engine.state.finished) == 300
+    assert len(rig.engine.state.finished) == 600
     rig.now += 121_000
     order = rig.submit(limit="60000")
     rig.give(ev.OrderRejected(rig.now, order.client_order_id, "no"))
-    assert len(rig.engine.state.finished) in {256, 257}
+    assert len(rig.engine.state.finished) == 601 - FINISHED_KEPT
 
 
 news = st.lists(st.sampled_from(["ack", "f1", "f2", "f2", "cancel", "canceled", "refused"]), max_size=12)
