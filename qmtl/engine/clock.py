@@ -100,6 +100,10 @@ class SeededRandom(random.Random):
     """Randomness that repeats with its seed; see ports.Random."""
 
 
+class SystemRandom(random.SystemRandom):
+    """Randomness of the machine; see ports.Random."""
+
+
 async def _let_others_run() -> None:
     """Let tasks that are ready go as far as their next wait: one that just began must get to its sleep."""
     for _ in range(10):

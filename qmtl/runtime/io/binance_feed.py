@@ -28,9 +28,9 @@ from qmtl.runtime.io.binance_messages import BinanceMessageMapper, Message
 from qmtl.runtime.io.binance_rest import CLOCK_LIMIT_MS, BinanceError
 from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
 from qmtl.runtime.io.conflating_queue import ConflatingQueue
-from qmtl.runtime.io.reconnecting_socket import ReconnectingSocket
 from qmtl.runtime.io.stream_watch import StreamWatch
 from qmtl.runtime.sdk.backoff import Reconnect
+from qmtl.runtime.sdk.reconnecting_socket import Break, ReconnectingSocket
 
 PRODUCTION_WS_URL = "wss://fstream.binance.com"
 USER_STREAM = "user"
@@ -127,7 +127,7 @@ class BinanceFuturesFeed:
         find_url: Callable[[], Awaitable[str]],
         take: Callable[[bytes], None],
         on_open: Callable[[], None],
-        on_break: Callable[[str], None],
+        on_break: Callable[[Break], None],
     ) -> ReconnectingSocket:
         return ReconnectingSocket(
             name,
@@ -205,11 +205,11 @@ class BinanceFuturesFeed:
     def _market_open(self) -> None:
         self.watch.restart()
 
-    def _market_broke(self, reason: str) -> None:
+    def _market_broke(self, broken: Break) -> None:
         for symbol in self.settings.symbols:
-            self.watch.told(self._kline(symbol), reason)
+            self.watch.told(self._kline(symbol), broken.reason)
             if self.settings.has_marks:
-                self.watch.told(self._mark(symbol), reason)
+                self.watch.told(self._mark(symbol), broken.reason)
 
     def _take_market(self, body: bytes) -> None:
         if self.on_frame is not None:
@@ -282,9 +282,9 @@ class BinanceFuturesFeed:
         self._held = []
         self._spawn(self._catch_up())
 
-    def _user_broke(self, reason: str) -> None:
+    def _user_broke(self, broken: Break) -> None:
         self._held = None
-        self.watch.told(USER_STREAM, reason)
+        self.watch.told(USER_STREAM, broken.reason)
 
     async def _catch_up(self) -> None:
         """Tell what happened while nobody listened, then what came since, then that the stream is fresh."""
@@ -313,7 +313,7 @@ class BinanceFuturesFeed:
                 self._heard_ms = max(self._heard_ms, message.ts_ms)
                 self._pass_on(message)
             elif isinstance(message, ListenKeyExpired):
-                self._spawn(self._user.kick("the listenKey expired"))
+                self._user.kick("the listenKey expired")
             else:
                 if isinstance(message, MarginCalled):
                     _log.error("margin call", positions=str(message.positions), action="reduce or add margin")
@@ -340,7 +340,7 @@ class BinanceFuturesFeed:
                 await self.client.renew_listen_key()
             except BinanceError as error:
                 reason = "the listenKey is gone" if error.code == _KEY_GONE else str(error)
-                await self._user.kick(reason)
+                self._user.kick(reason)
             except ConnectionError as error:
                 _log.warning(
                     "listenKey not renewed", reason=str(error), action="tries again at the next turn"
@@ -366,4 +366,4 @@ class BinanceFuturesFeed:
             await self._clock.sleep(_WATCH_EVERY_S)
             silent = self.watch.find_silent()
             if silent:
-                await self._market.kick(silent)
+                self._market.kick(silent)

@@ -14,7 +14,7 @@ from qmtl.runtime.io.binance_futures import BinanceFuturesClient
 from qmtl.runtime.io.binance_orders import OrderRequest
 from qmtl.runtime.io.binance_payloads import AlgoPayload, OrderPayload, parse_algo, parse_order
 from qmtl.runtime.io.binance_rest import BinanceError
-from qmtl.runtime.io.reconnecting_socket import describe_break
+from qmtl.runtime.sdk.reconnecting_socket import describe_break
 
 _HEARTBEAT_S = 15.0
 

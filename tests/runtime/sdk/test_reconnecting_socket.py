@@ -8,10 +8,10 @@ import structlog
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
-from qmtl.runtime.io.reconnecting_socket import ReconnectingSocket
 from qmtl.runtime.sdk.backoff import Reconnect
 from qmtl.runtime.sdk.brokerage.result import VenueUnavailable
 from qmtl.runtime.sdk.brokerage.send_policy import HttpStatusError
+from qmtl.runtime.sdk.reconnecting_socket import ReconnectingSocket
 from tests.runtime.leap_clock import LeapClock, MidRandom
 
 LISTEN_KEY = "planted-listen-key-7"
@@ -61,7 +61,7 @@ async def play(
             find_url=find_url,
             take=frames.append,
             on_open=lambda: None,
-            on_break=breaks.append,
+            on_break=lambda broken: breaks.append(broken.reason),
         )
         task = asyncio.create_task(socket.run())
         wanted = sum(len(step) for step in script if isinstance(step, list))
@@ -82,7 +82,7 @@ async def test_it_comes_back_after_refusals_and_closes() -> None:
     assert frames == [b"a", b"b", b"c"]
     assert len(breaks) == 3
     assert breaks[0].startswith("HTTP 503")
-    assert "closed by the venue" in breaks[1]
+    assert "closed by the peer" in breaks[1]
     assert LISTEN_KEY not in json.dumps([breaks, logs], default=str)
 
 
