@@ -39,6 +39,8 @@ class CloseForm(SilentStrategy):
 
     def __init__(self, params: CloseFormParams | None = None) -> None:
         self.params = params = params or CloseFormParams()
+        if not 0 < params.inner <= params.outer:
+            raise ValueError(f"inner, outer: expected 0 < inner <= outer, got {params.inner}, {params.outer}")
         self._moments = RollingMoments(params.window)
         self._interval_ms = parse_interval(params.interval)
         self._inner, self._outer = params.inner, params.outer
@@ -48,6 +50,7 @@ class CloseForm(SilentStrategy):
         self._upper_before, self._lower_before = inf, -inf
         self._held = 0
         self._stop = self._target = 0.0
+        self._floor = self._ceiling = 0.0
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> "CloseForm":
@@ -71,7 +74,9 @@ class CloseForm(SilentStrategy):
             if not (bar.warmup or bar.refilled):
                 ctx.note({"close": close, "upperInter": upper, "lowerInter": lower})
                 if self._held:
-                    self._leave(ctx, bar, last)
+                    # Only a close beyond its inner band can be beyond the outer one, and come back.
+                    if not (self._floor < close < self._ceiling and lower <= last <= upper):
+                        self._leave(ctx, bar, last)
                 elif close > upper:
                     if not (last > upper or self._before > self._upper_before):
                         self._send(ctx, bar, Side.BUY, Role.ENTRY, "above upper band")
@@ -100,6 +105,7 @@ class CloseForm(SilentStrategy):
         self._held = held = (position.quantity > 0) - (position.quantity < 0)
         entry, params = float(position.entry_price), self.params
         self._stop, self._target = entry * (1.0 - held * params.stop), entry * (1.0 + held * params.target)
+        self._floor, self._ceiling = sorted((self._stop, self._target))
 
     def _send(self, ctx: Context, bar: BarClosed, side: Side, role: Role, why: str) -> None:
         params = self.params
@@ -133,3 +139,4 @@ class CloseForm(SilentStrategy):
         self._last, self._before = state["closes"]
         self._upper_before, self._lower_before = state["bands"] or (inf, -inf)
         self._held, self._stop, self._target = state["position"]
+        self._floor, self._ceiling = sorted((self._stop, self._target))

@@ -174,7 +174,9 @@ class RealTimeTrader:
         )
         engine = recovered or Engine(load_strategy(setup), tap)
         engine.attach(tap)
-        venue = BinanceFuturesVenue(self.client, (self.symbol,)) if self.has_venue else None
+        venue = (
+            BinanceFuturesVenue(self.client, (self.symbol,), domain=self.domain) if self.has_venue else None
+        )
         matching = (
             None
             if self.has_venue

@@ -105,3 +105,10 @@ def test_late_bars_are_folded_and_not_traded() -> None:
     assert late["closes"] == now["closes"]
     assert isinstance(desk.journal.events[-2], BarClosed)
     assert desk.at % MINUTE_MS == 0
+
+
+def test_wrong_parameters_are_named() -> None:
+    with pytest.raises(ValueError, match=r"expected 0 < inner <= outer, got 3\.0, 2\.0"):
+        CloseForm(CloseFormParams(inner=3.0))
+    with pytest.raises(msgspec.ValidationError, match="windw"):
+        CloseForm.from_params({"windw": 3})
