@@ -203,16 +203,13 @@ class RealTimeTrader:
             leverage=self.config.account.leverage,
             more=self._describe_process,
         )
-        now_ms, speed = self.clock.now_ms(), self.clock.speed
-        start = make_start(
-            setup, ts_ms=now_ms, epoch=journal.epoch, domain=self.domain, speed=speed, run_id=self._run_id
-        )
+        now_ms = self.clock.now_ms()
+        start = make_start(setup, self.clock, epoch=journal.epoch, domain=self.domain, run_id=self._run_id)
         live.begin(start, load_strategy)
         if not self.has_venue and not engine.state.has_account:
             live.take(Transferred(now_ms, self.config.account.asset, self._wallet, "first balance"))
         self._obey_marker(live)
-        feed = self._make_feed(engine, venue)
-        live_feeds.append(feed)
+        live_feeds.append(feed := self._make_feed(engine, venue))
         self._parts = Parts(live, desk, feed, tap)
         if self._collects:
             await self._collect(engine, feed)

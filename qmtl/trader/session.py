@@ -105,10 +105,10 @@ def make_setup(
 
 
 def make_start(
-    setup: SessionSetup, *, ts_ms: int, epoch: str, domain: Domain, speed: float, run_id: str
+    setup: SessionSetup, clock: Clock, *, epoch: str, domain: Domain, run_id: str
 ) -> SessionStarted:
     """Return the first event of a session."""
-    return SessionStarted(ts_ms, epoch, domain, setup, speed, __version__, run_id)
+    return SessionStarted(clock.now_ms(), epoch, domain, setup, clock.speed, __version__, run_id)
 
 
 def simulate_venue(
