@@ -174,9 +174,8 @@ class RealTimeTrader:
         )
         engine = recovered or Engine(load_strategy(setup), tap)
         engine.attach(tap)
-        venue = (
-            BinanceFuturesVenue(self.client, (self.symbol,), domain=self.domain) if self.has_venue else None
-        )
+        symbols, domain = (self.symbol,), self.domain
+        venue = BinanceFuturesVenue(self.client, symbols, domain=domain) if self.has_venue else None
         matching = (
             None
             if self.has_venue

@@ -23,6 +23,7 @@ from qmtl.core.event import (
     Transferred,
 )
 from qmtl.core.order import DONE, UNSETTLED, BrokerageError, Order, OrderStatus, OrderValidationError
+from qmtl.engine.live import DomainViolation, check_reach
 from qmtl.engine.ports import Reach
 from qmtl.runtime.io.binance_futures import BinanceFuturesClient, cause_id
 from qmtl.runtime.io.binance_order_messages import AlgoChildren
@@ -61,7 +62,8 @@ class BinanceFuturesVenue:
     """engine.ports.Venue over the REST API, orders and cancels over `road` where a faster one is given.
 
     `symbols` are asked for missed fills beside those of the orders named. `children` is shared with the
-    feed's mapper: both learn which child belongs to which conditional order.
+    feed's mapper: both learn which child belongs to which conditional order. With a `domain` no order is
+    signed unless the reach that was verified allows it, whatever its owner believes.
     """
 
     def __init__(
@@ -71,8 +73,10 @@ class BinanceFuturesVenue:
         *,
         children: AlgoChildren | None = None,
         road: OrderRoad | None = None,
+        domain: str | None = None,
     ) -> None:
         self.client = client
+        self._domain = domain
         self.children = children or AlgoChildren()
         self._symbols = tuple(symbols)
         self._road: OrderRoad = road or client
@@ -90,6 +94,14 @@ class BinanceFuturesVenue:
     async def submit(self, order: Order) -> Sequence[AnyEvent]:
         """See Venue."""
         key = order.client_order_id
+        if self._domain is not None:
+            try:
+                check_reach(self._domain, "venue", self.reach)
+            except DomainViolation as error:
+                _log.error(
+                    "order not signed", client_order_id=key, reason=str(error), action="check base_url"
+                )
+                return (OrderRejected(self.client.now_ms(), key, "domain_violation"),)
         was_found = False
 
         async def attempt() -> Payload:

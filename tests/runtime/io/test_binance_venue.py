@@ -255,3 +255,14 @@ async def test_post_only_orders_that_would_take_end_by_the_stream(room: Room) ->
     news = await room.venue.submit(order)
     assert kinds(news)[0] in {OrderAccepted, OrderRejected}
     assert (await room.venue.account()).positions == ()
+
+
+async def test_no_order_is_signed_beyond_the_domain(room: Room) -> None:
+    await room.step()
+    venue = BinanceFuturesVenue(room.client, ["BTCUSDT"], domain="dryrun")
+    (refused,) = await venue.submit(await limit(room, "q1"))
+    assert isinstance(refused, OrderRejected)
+    assert refused.reason == "domain_violation"
+    assert await room.client.verify_reach() == "sandbox"
+    assert kinds(await venue.submit(await limit(room, "q2"))) == [OrderAccepted]
+    assert room.at_venue() == ["q2"]
