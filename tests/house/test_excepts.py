@@ -12,7 +12,9 @@ ALLOWED = {
     "qmtl.engine.live",
     "qmtl.engine.strategy",
     "qmtl.runtime.sdk.activation",
+    "qmtl.runtime.sdk.bearer",  # calls the author's token function
     "qmtl.runtime.sdk.brokerage.send_policy",
+    "qmtl.runtime.sdk.handler_queue",  # calls the author's handlers
     "qmtl.runtime.sdk.runner",
     "qmtl.trader.rt_trader",
 }

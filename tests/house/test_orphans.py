@@ -10,6 +10,13 @@ from tests.house.tree import ROOT, Source, plant, read_sources
 ENTRIES = {
     "qmtl",
     "qmtl.cli.app",
+    "qmtl.runtime.io",
+    "qmtl.runtime.sdk",
+    "qmtl.runtime.sdk.brokerage",
+    "qmtl.runtime.sdk.nodes.processing",
+    "qmtl.runtime.sdk.nodes.publishing",
+    "qmtl.runtime.sdk.nodes.sources",
+    "qmtl.runtime.sdk.runtime",
     # The road an author passes to the venue: BinanceFuturesVenue(road=…) (contract, trader §7 item 11).
     "qmtl.runtime.io.binance_order_socket",
     "qmtl.trader.callback",
