@@ -20,7 +20,9 @@ from qmtl.engine.clock import SeededRandom, SystemClock
 from qmtl.runtime.io.binance_feed import BinanceFuturesFeed, FeedSettings
 from qmtl.runtime.io.binance_futures import BinanceFuturesClient
 
-CANDLES = 15_000
+CANDLES = 1_000
+REPEATS = 20
+"""61 updates a candle; the venue sends 240."""
 ROUNDS = 5
 
 
@@ -84,7 +86,7 @@ async def ours(host: str, last_open_ms: int) -> tuple[float, int]:
 def main() -> None:
     """Measure in turn, print medians."""
     bars, source = load_bars(CANDLES)
-    frames = kline_frames(bars)
+    frames = kline_frames(bars, repeats=REPEATS)
     count, last = len(frames), bars[-1].open_ms
     pairs, conflated = [], 0
     with serve(frames) as host:

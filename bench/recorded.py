@@ -57,11 +57,16 @@ def closed_events(bars: list[Bar], symbol: str = "BTCUSDT") -> list[BarClosed]:
     ]
 
 
-def kline_frames(bars: list[Bar], symbol: str = "BTCUSDT") -> list[bytes]:
-    """Return four raw kline messages per candle, as the venue's combined stream sends them."""
+def kline_frames(bars: list[Bar], symbol: str = "BTCUSDT", repeats: int = 1) -> list[bytes]:
+    """Return raw kline messages as the venue's combined stream sends them.
+
+    Each candle is four updates, the three of the forming one `repeats` times: the venue sends one every
+    250 ms.
+    """
     frames = []
     for bar in bars:
-        for tick in candle_ticks(bar):
+        *forming, closing = candle_ticks(bar)
+        for tick in (*(one for one in forming for _ in range(repeats)), closing):
             closed = "true" if tick.is_closed else "false"
             head = f'"e":"kline","E":{bar.open_ms + tick.offset_ms},"s":"{symbol}"'
             times = f'"t":{bar.open_ms},"T":{bar.open_ms + MINUTE_MS - 1},"s":"{symbol}","i":"1m","f":1,"L":2'

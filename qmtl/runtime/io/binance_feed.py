@@ -28,6 +28,7 @@ from qmtl.runtime.io.binance_messages import BinanceMessageMapper, Message
 from qmtl.runtime.io.binance_rest import CLOCK_LIMIT_MS, BinanceError
 from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
 from qmtl.runtime.io.conflating_queue import ConflatingQueue
+from qmtl.runtime.io.frame_inbox import FrameInbox
 from qmtl.runtime.io.stream_watch import StreamWatch
 from qmtl.runtime.sdk.backoff import Reconnect
 from qmtl.runtime.sdk.reconnecting_socket import Break, ReconnectingSocket
@@ -95,6 +96,8 @@ class BinanceFuturesFeed:
         self.on_frame: Callable[[bytes], object] | None = None
         self._reconcile = reconcile
         self._queue = ConflatingQueue()
+        self._inbox = FrameInbox(self._take_market, lambda work: asyncio.get_running_loop().call_soon(work))
+        self._kline_names = {symbol: self._kline(symbol) for symbol in settings.symbols}
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: list[AnyEvent] | None = None
         self._heard_ms = 0
@@ -108,7 +111,7 @@ class BinanceFuturesFeed:
         if reconcile is not None:
             self.watch.add(USER_STREAM, None)
         self._market = self._make_socket(
-            "market", self._market_url, self._take_market, self._market_open, self._market_broke
+            "market", self._market_url, self._hear_market, self._market_open, self._market_broke
         )
         self._user = self._make_socket(
             USER_STREAM, self._user_url, self._take_user, self._user_open, self._user_broke
@@ -168,7 +171,8 @@ class BinanceFuturesFeed:
     @property
     def conflated(self) -> int:
         """Prices replaced by newer ones before the engine saw them."""
-        return self._queue.conflated + sum(track.conflated for track in self._tracks.values())
+        held = sum(track.conflated for track in self._tracks.values())
+        return self._inbox.conflated + self._queue.conflated + held
 
     @property
     def reconnects(self) -> dict[str, int]:
@@ -211,15 +215,20 @@ class BinanceFuturesFeed:
             if self.settings.has_marks:
                 self.watch.told(self._mark(symbol), broken.reason)
 
-    def _take_market(self, body: bytes) -> None:
+    def _hear_market(self, body: bytes) -> None:
         if self.on_frame is not None:
             self.on_frame(body)
+        self._inbox.put(body)
+
+    def _take_market(self, body: bytes) -> None:
         for message in self.mapper.parse(body):
-            if isinstance(message, BarClosed | PriceUpdated):
-                track = self._tracks.get(message.symbol)
+            kind = message.__class__
+            if kind is BarClosed or kind is PriceUpdated:
+                symbol = message.symbol  # type: ignore[union-attr]
+                track = self._tracks.get(symbol)
                 if track is not None:
-                    track.take(message)
-                    self.watch.heard(self._kline(message.symbol), is_caught_up=not track.is_filling)
+                    track.take(message)  # type: ignore[arg-type]
+                    self.watch.heard(self._kline_names[symbol], is_caught_up=not track.is_filling)
                     continue
             elif isinstance(message, MarkPriceUpdated):
                 self.watch.heard(self._mark(message.symbol))

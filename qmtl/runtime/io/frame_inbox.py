@@ -1,0 +1,49 @@
+"""Raw frames between the socket and the mapper: what one read of the socket brought, prices conflated.
+
+A forming candle that a newer one in the same read replaces is never decoded: in a flood that is most of
+the work.
+"""
+
+from collections.abc import Callable
+
+_FORMING = b'"x":false'
+_NAME_FROM = 11
+"""Where the name starts in `{"stream":"name"...`."""
+
+
+class FrameInbox:
+    """Takes frames as fast as the socket gives them; `take` gets them in order once it pauses.
+
+    `schedule` runs its argument after the code that is running now (an event loop's `call_soon`).
+    """
+
+    def __init__(
+        self, take: Callable[[bytes], None], schedule: Callable[[Callable[[], None]], object]
+    ) -> None:
+        self.conflated = 0
+        self._take = take
+        self._schedule = schedule
+        self._frames: list[bytes | None] = []
+        self._forming: dict[bytes, int] = {}
+
+    def put(self, body: bytes) -> None:
+        """Keep one frame; an older price of its stream that still waits is dropped and counted."""
+        frames = self._frames
+        if not frames:
+            self._schedule(self._drain)
+        if body.find(_FORMING) >= 0:
+            name = body[: body.find(b'"', _NAME_FROM)]
+            older = self._forming.get(name)
+            if older is not None:
+                frames[older] = None
+                self.conflated += 1
+            self._forming[name] = len(frames)
+        frames.append(body)
+
+    def _drain(self) -> None:
+        frames, self._frames = self._frames, []
+        self._forming.clear()
+        take = self._take
+        for body in frames:
+            if body is not None:
+                take(body)
