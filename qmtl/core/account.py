@@ -97,3 +97,12 @@ class Account(msgspec.Struct):
     def equity(self) -> Decimal:
         """Return wallet plus open profit."""
         return self.wallet + self.unrealized()
+
+
+class Balance(msgspec.Struct, frozen=True):
+    """One asset of an account as its broker states it: in all, free for new orders, and held by open ones."""
+
+    asset: str
+    total: Decimal
+    free: Decimal
+    used: Decimal

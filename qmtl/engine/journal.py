@@ -1,25 +1,29 @@
 """The journal: one append-only record per account, in memory or in one SQLite file."""
 
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
-from qmtl.core.event import AnyEvent, IntentRecorded, dump_event, parse_event
-from qmtl.core.order import BrokerageError
+from qmtl.core.event import AnyEvent, IntentRecorded, OrderReported, StateChanged, dump_event, parse_event
+from qmtl.core.order import UNSETTLED, BrokerageError
+from qmtl.core.reason import TradingState
+from qmtl.engine.intents import IntentEntry, Intents
+from qmtl.engine.ports import EventJournal
 from qmtl.engine.segments import SegmentError, read_records, seal_days
 
 SCHEMA_VERSION = 1
 
+# One index, and that for safety: an intent is written once. Every further index is a page more in each
+# commit that an order waits for; people's questions can wait for a scan.
 _SCHEMA = """
 CREATE TABLE meta(key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE records(
   seq INTEGER PRIMARY KEY, ts_ms INTEGER NOT NULL, type TEXT NOT NULL, client_order_id TEXT,
   body BLOB NOT NULL);
-CREATE INDEX records_order ON records(client_order_id) WHERE client_order_id IS NOT NULL;
 CREATE UNIQUE INDEX records_intent ON records(client_order_id) WHERE type = 'IntentRecorded';
-CREATE INDEX records_type ON records(type, seq) WHERE type NOT IN ('PriceUpdated', 'MarkPriceUpdated');
 CREATE TABLE epochs(
   epoch TEXT PRIMARY KEY, opened_ms INTEGER NOT NULL, after_seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE snapshots(
@@ -55,6 +59,15 @@ class MemoryJournal:
         """See ports.EventJournal; seq counts from 1."""
         yield from enumerate(self.events[after_seq:], after_seq + 1)
 
+    def read_orders(self, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
+        """See SqliteJournal."""
+        return self.read(after_seq)
+
+    def history(self, client_order_id: str) -> Iterator[tuple[int, AnyEvent]]:
+        """See SqliteJournal."""
+        mine = (x for x in self.read() if getattr(x[1], "client_order_id", "") == client_order_id)
+        yield from mine
+
     def close(self) -> None:
         """Nothing to do."""
 
@@ -70,6 +83,8 @@ class SqliteJournal:
         self.path = path
         self.epoch = epoch
         self._buffer: list[tuple[int, int, str, str | None, bytes]] = []
+        # The engine writes on its loop, a broker client given this journal on the SDK's.
+        self._lock = threading.RLock()
         self._db = _open(path, account)
         self._seq = self._last_seq()
         try:
@@ -86,9 +101,10 @@ class SqliteJournal:
     def append(self, event: AnyEvent) -> None:
         """See ports.EventJournal."""
         body = dump_event(event)
-        self._seq += 1
         key = getattr(event, "client_order_id", None)
-        self._buffer.append((self._seq, event.ts_ms, type(event).__name__, key or None, body))
+        with self._lock:
+            self._seq += 1
+            self._buffer.append((self._seq, event.ts_ms, type(event).__name__, key or None, body))
 
     def extend(self, events: Iterable[AnyEvent]) -> None:
         """See ports.EventJournal."""
@@ -102,22 +118,35 @@ class SqliteJournal:
 
     def commit(self) -> None:
         """See ports.EventJournal: one transaction, on disk when this returns."""
-        if not self._buffer:
-            return
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", self._buffer)
-            self._db.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise _failure(self.path, error) from error
-        self._buffer.clear()
+        with self._lock:
+            if not self._buffer:
+                return
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", self._buffer)
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise _failure(self.path, error) from error
+            self._buffer.clear()
 
     def read(self, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
         """See ports.EventJournal; sealed segments are read in their place."""
         self.commit()
         yield from read_events(self._db, self.path, after_seq)
+
+    def read_orders(self, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
+        """Yield (seq, event) of all that concerns orders and the trading state, in order."""
+        self.commit()
+        query = (
+            "SELECT seq, body FROM records WHERE seq > ?"
+            " AND (client_order_id IS NOT NULL OR type = 'StateChanged') ORDER BY seq"
+        )
+        with self._lock:
+            rows = self._db.execute(query, (after_seq,)).fetchall()
+        for seq, body in rows:
+            yield seq, parse_event(body)
 
     def snapshot(self) -> tuple[int, bytes] | None:
         """Return (seq, body) of the newest snapshot, or None."""
@@ -190,6 +219,76 @@ class SqliteJournal:
         return int(row[0])
 
 
+class IntentJournal:
+    """Intents of broker clients and where each stands: durable in `journal` before anything is sent.
+
+    Several clients and accounts may share one; it owns epoch, ordinals and blocked instruments. Also over
+    an engine's journal: there it knows the engine's intents and adds its own beside them.
+    """
+
+    def __init__(self, journal: EventJournal) -> None:
+        """Fold what `journal` holds; JournalError when it cannot be read."""
+        self.journal = journal
+        self.intents = Intents()
+        self._ordinals: dict[str, int] = {}
+        self._seq = 0
+        self.refresh()
+        entries = self.intents.entries
+        self.interrupted = {key for key, e in entries.items() if e.body and e.order.status in UNSETTLED}
+        """Orders that a process which ended may have been sending; their clients look them up."""
+
+    @property
+    def epoch(self) -> str:
+        """Random per opening; part of every client order id."""
+        return self.journal.epoch
+
+    def next_ordinal(self, strategy: str) -> int:
+        """Count one more intent of `strategy`."""
+        self._ordinals[strategy] = ordinal = self._ordinals.get(strategy, 0) + 1
+        return ordinal
+
+    def refresh(self) -> None:
+        """Make durable what was appended, and fold what is new; JournalError when it cannot be."""
+        self.journal.commit()
+        read = getattr(self.journal, "read_orders", self.journal.read)
+        for seq, event in read(self._seq):
+            self.intents.fold(event)
+            self._seq = seq
+
+    def find(self, client_order_id: str) -> IntentEntry | None:
+        """Return what is known of an intent, None when it was never recorded."""
+        known = self.intents.entries.get(client_order_id)
+        if known is None and (history := getattr(self.journal, "history", None)) is not None:
+            past = Intents()
+            for _, event in history(client_order_id):
+                past.fold(event)
+            # Its fills are counted: only the order itself comes back.
+            if (known := past.entries.get(client_order_id)) is not None:
+                self.intents.entries[client_order_id] = known
+        return known
+
+    def record(self, event: IntentRecorded) -> IntentEntry:
+        """Write an intent: SUBMITTED once durable; after a JournalError it stays INITIALIZED."""
+        entry = self.intents.add(event)
+        self.journal.append(event)
+        self.refresh()
+        return entry
+
+    def report(self, event: OrderReported) -> None:
+        """Write where an order stands now; JournalError when that is not durable (it is folded anyway)."""
+        self.journal.append(event)
+        self.refresh()
+
+    def set_state(self, state: TradingState, who: str, why: str, ts_ms: int) -> None:
+        """Change the trading state of every account in this journal; it survives restarts."""
+        self.journal.append(StateChanged(ts_ms, state, who, why))
+        self.refresh()
+
+    def close(self) -> None:
+        """Commit and release."""
+        self.journal.close()
+
+
 def read_events(db: sqlite3.Connection, path: Path, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
     """Yield (seq, event) of the journal at `path`; JournalError when a record or segment is damaged."""
     try:
@@ -220,7 +319,7 @@ def open_journal(path: Path) -> sqlite3.Connection:
 def _open(path: Path, account: str) -> sqlite3.Connection:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(path, isolation_level=None)
+        db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     except (OSError, sqlite3.Error) as error:
         message = f"{path}: {error}"
         raise JournalError(message) from error

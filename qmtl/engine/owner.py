@@ -30,8 +30,11 @@ class AccountLock:
     locks nobody out. Implements `ports.Lease`.
     """
 
-    def __init__(self, path: Path, *, account: str = "", started_ms: int = 0) -> None:
-        """Name the lock file; nothing is opened yet. `started_ms` is UTC and only shown to people."""
+    def __init__(
+        self, path: Path, *, account: str = "", started_ms: int = 0, worker_id: str | None = None
+    ) -> None:
+        """Name the lock file; nothing is opened yet. `started_ms` (UTC) and `worker_id` are for people."""
+        self._worker_id = worker_id
         self.path = path
         self._account = account or path.stem
         self._started_ms = started_ms
@@ -80,9 +83,12 @@ class AccountLock:
                 break
             os.sched_yield()
         else:
-            who = _describe(_read(descriptor))
+            info = _read(descriptor)
             os.close(descriptor)
-            raise JournalError(f"account {self._account} is owned by {who}; lock file {self.path}")
+            name = f" ({info['holder']})" if "holder" in info else ""
+            raise JournalError(
+                f"account {self._account} is owned by {_describe(info)}{name}; lock file {self.path}"
+            )
         self._descriptor = descriptor
         body = json.dumps(self._info()).encode()
         os.ftruncate(descriptor, 0)
@@ -102,6 +108,7 @@ class AccountLock:
             "host": socket.gethostname(),
             "started_ms": self._started_ms,
             "account": self._account,
+            "holder": self._worker_id or f"{socket.gethostname()}:{os.getpid()}",
         }
 
 

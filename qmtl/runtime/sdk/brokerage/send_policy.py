@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import msgspec
 
-from qmtl.core.order import OrderValidationError
+from qmtl.core.order import BrokerageError, OrderValidationError
 from qmtl.engine.ports import Clock, Random
 from qmtl.runtime.sdk.brokerage.result import (
     DomainViolation,
@@ -15,6 +15,7 @@ from qmtl.runtime.sdk.brokerage.result import (
     OrderNotSent,
     OrderRejected,
     OrderUnknown,
+    VenueUnavailable,
 )
 
 T = TypeVar("T")
@@ -164,6 +165,31 @@ class SendPolicy:
                 raise OrderNotSent(verdict.reason, verdict.retry_after_s) from cause
             resends += 1
             await self.pause(resends)
+
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Return the answer to a harmless `question` (poll, cancel, lists), asked again within the budget.
+
+        A final refusal is raised as it came; VenueUnavailable when no answer comes.
+        """
+        k = 0
+        while True:
+            try:
+                await self.wait_turn()
+                return await question()
+            except OrderNotSent as error:
+                raise VenueUnavailable(error.reason) from error
+            except BrokerageError:
+                raise
+            except Exception as error:
+                verdict = self._classify(error)
+                if verdict.retry_after_s is not None:
+                    self.hold(verdict.retry_after_s)
+                if verdict.outcome is Outcome.FINAL:
+                    raise
+                k += 1
+                if k > self._max_retries:
+                    raise VenueUnavailable(verdict.reason) from error
+            await self.pause(k)
 
     async def prove(
         self, client_order_id: str, find: Callable[[], Awaitable[T | None]], ended_ms: float
