@@ -24,7 +24,7 @@ def ask(home: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 @contextmanager
 def demo(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    with start("demo", "--port", "0", *arguments, home=home) as process:
+    with start("demo", "--port", "0", "--speed", "240", *arguments, home=home) as process:
         try:
             yield process
         finally:
@@ -36,7 +36,7 @@ def test_json_ends_with_one_object_and_replay_repeats_it(
 ) -> None:
     data = recorded_file("candles/BTCUSDT_UM_1m_2025-05-04_2025-06-24.feather")
     done = qmtl(
-        *("demo", "--data", str(data), "--speed", "600", "--for", "6", "--json", "--no-open", "--port", "0"),
+        *("demo", "--data", str(data), "--speed", "600", "--for", "4", "--json", "--no-open", "--port", "0"),
         home=home,
     )
     assert done.returncode == 0, done.stderr
@@ -56,7 +56,7 @@ async def test_ctrl_c_ends_cleanly_with_the_last_line(home: Path) -> None:
     with demo(home) as process:
         assert process.stdout is not None
         banner = process.stdout.readline()
-        assert re.match(r"SYNTHETIC · paper exchange 127\.0\.0\.1:\d+ · BTCUSDT 1m x60", banner)
+        assert re.match(r"SYNTHETIC · paper exchange 127\.0\.0\.1:\d+ · BTCUSDT 1m x240", banner)
         await wait_for(home, lambda status: status["counts"]["fills"] > 0)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=10)
