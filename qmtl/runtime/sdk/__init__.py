@@ -17,6 +17,7 @@ _HOMES = {
     ),
     "qmtl.engine.journal": ("JournalError",),
     "qmtl.runtime.sdk.backoff": ("Reconnect",),
+    "qmtl.runtime.sdk.bearer": ("TokenUnavailable",),
     "qmtl.runtime.sdk.brokerage.result": (
         "CancelFailed",
         "DomainViolation",
@@ -32,6 +33,9 @@ _HOMES = {
         "VenueConfigurationError",
         "VenueUnavailable",
     ),
+    "qmtl.runtime.sdk.feed": ("FakeLiveDataFeed", "FeedFailed", "LiveDataFeed", "WebSocketFeed"),
+    "qmtl.runtime.sdk.feed_state": ("FeedState",),
+    "qmtl.runtime.sdk.websocket_client": ("WebSocketClient",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605 - the table above is the one list of names

@@ -99,6 +99,11 @@ class ReconnectingSocket:
         if self._kicked is not None and not self._kicked.done():
             self._kicked.set_result(reason)
 
+    def send(self, text: str) -> None:
+        """Send a text frame on the connection that stands; lost when none does."""
+        if self.socket is not None:
+            self._send(self.socket.send_str(text))
+
     async def _live(self) -> Break:
         """Make one attempt and keep what came of it until it breaks."""
         try:

@@ -17,15 +17,15 @@ class SocketWatch:
         self._clock = clock
         self._timeout_s = timeout_s
         self._stall_s = stall_timeout_s
-        self._frame_s = self._data_s = self._ping_due_s = clock.real_ms() / 1000
+        self.heard_s = self._data_s = self._ping_due_s = clock.real_ms() / 1000
         self._ping_due_s += timeout_s / 3
         self._asked_s: float | None = None
 
     def heard(self, *, is_data: bool, is_pong: bool) -> None:
         """Take note of a frame."""
-        self._frame_s = self._clock.real_ms() / 1000
+        self.heard_s = self._clock.real_ms() / 1000
         if is_data:
-            self._data_s = self._frame_s
+            self._data_s = self.heard_s
         elif is_pong:
             self._asked_s = None
 
@@ -44,7 +44,7 @@ class SocketWatch:
             await self._clock.sleep(min(due_s, self._ping_due_s) - now_s)
 
     def _limits(self) -> list[tuple[float, str]]:
-        limits = [(self._frame_s + self._timeout_s, f"silent for {self._timeout_s:g} s")]
+        limits = [(self.heard_s + self._timeout_s, f"silent for {self._timeout_s:g} s")]
         if self._asked_s is not None:
             third_s = self._timeout_s / 3
             limits.append((self._asked_s + third_s, f"no pong within {third_s:g} s"))
