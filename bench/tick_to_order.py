@@ -20,7 +20,7 @@ import aiohttp
 import uvloop
 
 from bench.measure import machine, write
-from bench.order_server import SECRET, serve
+from bench.order_server import PAUSE_S, SECRET, serve
 from bench.recorded import BTCUSDT
 from qmtl.core.event import PriceUpdated, SessionSetup, SessionStarted, Transferred
 from qmtl.core.order import OrderIntent, OrderType, Side, TimeInForce
@@ -127,13 +127,17 @@ async def raw(host: str) -> list[float]:
 
 
 def full_commit_us(folder: Path, count: int = 200) -> list[float]:
-    """Return the time of bare SQLite commits with synchronous=FULL, one row each."""
+    """Return the time of bare SQLite commits with synchronous=FULL, one row each, at the pace of the ticks.
+
+    A disk that was idle for some milliseconds answers later than one kept busy.
+    """
     db = sqlite3.connect(folder / "bare.db", isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.execute("CREATE TABLE IF NOT EXISTS rows(seq INTEGER PRIMARY KEY, body BLOB)")
     times = []
     for _ in range(count):
+        time.sleep(PAUSE_S)
         start = time.perf_counter()
         db.execute("BEGIN IMMEDIATE")
         db.execute("INSERT INTO rows(body) VALUES (?)", (b"x" * 200,))

@@ -12,7 +12,7 @@ _NAME_FROM = 11
 
 
 class FrameInbox:
-    """Takes frames as fast as the socket gives them; `take` gets them in order once it pauses.
+    """Passes the first frame of a read on at once; `take` gets the others in order when the read pauses.
 
     `schedule` runs its argument after the code that is running now (an event loop's `call_soon`).
     """
@@ -23,14 +23,18 @@ class FrameInbox:
         self.conflated = 0
         self._take = take
         self._schedule = schedule
+        self._is_reading = False
         self._frames: list[bytes | None] = []
         self._forming: dict[bytes, int] = {}
 
     def put(self, body: bytes) -> None:
-        """Keep one frame; an older price of its stream that still waits is dropped and counted."""
-        frames = self._frames
-        if not frames:
+        """Take one frame; an older price of its stream that still waits is dropped and counted."""
+        if not self._is_reading:
+            self._is_reading = True
             self._schedule(self._drain)
+            self._take(body)
+            return
+        frames = self._frames
         if body.find(_FORMING) >= 0:
             name = body[: body.find(b'"', _NAME_FROM)]
             older = self._forming.get(name)
@@ -41,6 +45,7 @@ class FrameInbox:
         frames.append(body)
 
     def _drain(self) -> None:
+        self._is_reading = False
         frames, self._frames = self._frames, []
         self._forming.clear()
         take = self._take
