@@ -1,4 +1,4 @@
-"""Events (what happened, past tense) and commands (what to do, imperative).
+"""Events: what happened, past tense.
 
 Every event has `ts_ms`: exchange time in UTC milliseconds. Events and records are stored in the journal as
 tagged msgpack arrays: append fields only at the end and with a default.
@@ -12,7 +12,7 @@ import msgspec
 from qmtl.core.instrument import Instrument
 from qmtl.core.limits import RiskLimits
 from qmtl.core.money import ZERO
-from qmtl.core.order import Order, OrderIntent, OrderStatus, OrderType, PositionSide, Side
+from qmtl.core.order import OrderIntent, OrderStatus, OrderType, PositionSide, Side
 from qmtl.core.reason import Reason, TradingState
 
 
@@ -339,36 +339,6 @@ class ErrorRecorded(Event, frozen=True, gc=False):
     detail: str
     client_order_id: str = ""
 
-
-# --- commands -------------------------------------------------------------------------------------
-
-
-class SubmitOrder(msgspec.Struct, frozen=True):
-    """Send this order; its intent is recorded."""
-
-    order: Order
-
-
-class CancelOrder(msgspec.Struct, frozen=True):
-    """Cancel this order."""
-
-    order: Order
-
-
-class RequestReconcile(msgspec.Struct, frozen=True):
-    """Ask the venue for its whole truth."""
-
-    why: str
-
-
-class RaiseAlert(msgspec.Struct, frozen=True):
-    """Tell people."""
-
-    code: str
-    detail: str
-
-
-Command = SubmitOrder | CancelOrder | RequestReconcile | RaiseAlert
 
 AnyEvent = (
     BarClosed

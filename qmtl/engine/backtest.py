@@ -2,12 +2,10 @@
 
 from collections.abc import Iterable
 
+from qmtl.core.command import CancelOrder, Command, SubmitOrder
 from qmtl.core.event import (
     AnyEvent,
-    CancelOrder,
-    Command,
     SessionStarted,
-    SubmitOrder,
     TimerFired,
     Transferred,
 )

@@ -5,6 +5,7 @@ from typing import Any
 
 from qmtl.core import event as ev
 from qmtl.core.account import Account, ConservationError
+from qmtl.core.command import Command, RaiseAlert, RequestReconcile
 from qmtl.core.event import DecisionMade
 from qmtl.core.order import Order
 from qmtl.core.reason import Reason, TradingState
@@ -47,7 +48,7 @@ class Engine:
         """Start from `state` (a restored snapshot) or from nothing."""
         self.journal = journal
         self._append = journal.append
-        self._commands: list[ev.Command] = []
+        self._commands: list[Command] = []
         self.use_strategy(strategy)
         self.is_open = True
         self._use(state or EngineState(risk=RiskAccount(account=Account())))
@@ -99,7 +100,7 @@ class Engine:
 
     # --- the loop ----------------------------------------------------------------------------------
 
-    def process(self, event: ev.AnyEvent) -> tuple[ev.Command, ...]:
+    def process(self, event: ev.AnyEvent) -> tuple[Command, ...]:
         """Journal `event`, fold it, let the strategy see it; return the commands it led to, in order.
 
         Nothing may be sent before the journal is committed. Raises ConservationError when cash and
@@ -120,14 +121,14 @@ class Engine:
         """Write what the engine itself decided."""
         self._append(event)
 
-    def command(self, command: ev.Command) -> None:
+    def command(self, command: Command) -> None:
         """Add a command to those this event returns."""
         self._commands.append(command)
 
     def error(self, code: str, detail: str, client_order_id: str = "") -> None:
         """Record something that must not happen, and tell people."""
         self._append(ev.ErrorRecorded(self.risk.now_ms, code, detail, client_order_id))
-        self._commands.append(ev.RaiseAlert(code, detail))
+        self._commands.append(RaiseAlert(code, detail))
 
     # --- state in and out --------------------------------------------------------------------------
 
@@ -249,7 +250,7 @@ class Engine:
         if event.is_fresh:
             was_stale = self.risk.entry_bans.pop(key, None) is not None
             if was_stale and self.state.setup is not None and self.state.setup.needs_reconcile:
-                self.command(ev.RequestReconcile(f"{event.stream} was away"))
+                self.command(RequestReconcile(f"{event.stream} was away"))
         else:
             self.risk.entry_bans[key] = f"{event.stream} is stale: {event.reason}"
 
@@ -302,7 +303,7 @@ class Engine:
         self._read_setup(event.setup)
         if event.setup.needs_reconcile:
             self.risk.entry_bans["not_reconciled"] = "the venue's account was not compared yet"
-            self._commands.append(ev.RequestReconcile("start"))
+            self._commands.append(RequestReconcile("start"))
 
     def _on_timer(self, event: ev.TimerFired) -> None:
         wakes = self.state.wakes
@@ -323,7 +324,7 @@ class Engine:
         if target is TradingState.HALTED:
             self.cancel_entries()
         if target is not _ACTIVE:
-            self._commands.append(ev.RaiseAlert(f"state_{target.lower()}", f"{who}: {why}"))
+            self._commands.append(RaiseAlert(f"state_{target.lower()}", f"{who}: {why}"))
 
     def _on_state_set(self, event: ev.TradingStateSet) -> None:
         if event.state is _ACTIVE:
@@ -368,7 +369,7 @@ class Engine:
         self._append(
             ev.ErrorRecorded(self.risk.now_ms, "strategy_error", f"{what} raised {type(error).__name__}")
         )
-        self.command(ev.RaiseAlert("strategy_error", f"{what}: {error}"))
+        self.command(RaiseAlert("strategy_error", f"{what}: {error}"))
         if self.risk.state is _ACTIVE:
             self.set_state(TradingState.REDUCING, "engine", f"the strategy's {what} failed")
 

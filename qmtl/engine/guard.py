@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from qmtl.core.event import LimitSet, RaiseAlert
+from qmtl.core.command import RaiseAlert
+from qmtl.core.event import (
+    LimitSet,
+)
 from qmtl.core.instrument import Instrument
 from qmtl.core.interval import DAY_MS
 from qmtl.core.limits import RiskLimits

@@ -4,17 +4,14 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
+from qmtl.core.command import CancelOrder, Command, RequestReconcile, SubmitOrder
 from qmtl.core.event import (
     AnyEvent,
-    CancelOrder,
     CancelRejected,
-    Command,
     EntriesPaused,
     FeedStateChanged,
     OrderUnsettled,
-    RequestReconcile,
     SessionStarted,
-    SubmitOrder,
     TimerFired,
 )
 from qmtl.core.order import BrokerageError, Order, OrderStatus

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from qmtl.core import event as ev
+from qmtl.core.command import CancelOrder, RequestReconcile, SubmitOrder
 from qmtl.core.money import ZERO
 from qmtl.core.order import DONE, UNSETTLED, Order, OrderIntent, OrderStatus, Role
 from qmtl.core.order_payload import mint_client_order_id
@@ -67,7 +68,7 @@ class OrderDesk:
         )
         self._orders.add(order)
         engine.record(ev.IntentRecorded(now, key, ordinal, intent))
-        engine.command(ev.SubmitOrder(order))
+        engine.command(SubmitOrder(order))
         if is_entry:
             if setup.limits.orders_per_minute is not None:
                 risk.sent_ms.append(now)
@@ -85,7 +86,7 @@ class OrderDesk:
             self._want_cancel(order)
             return
         self._orders.move(order, _PENDING_CANCEL, self._risk.now_ms)
-        self._engine.command(ev.CancelOrder(order))
+        self._engine.command(CancelOrder(order))
 
     def cancel_entries(self) -> None:
         """Cancel every working order that could open a position."""
@@ -122,7 +123,7 @@ class OrderDesk:
         self.move(order, _ACCEPTED)
         if order.status is _REJECTED:
             self._engine.command(
-                ev.RequestReconcile(f"order {order.client_order_id} was taken after its rejection")
+                RequestReconcile(f"order {order.client_order_id} was taken after its rejection")
             )
 
     def on_filled(self, fill: ev.OrderFilled) -> None:
@@ -161,7 +162,7 @@ class OrderDesk:
         """Block the order's instrument and ask the venue what became of it."""
         order = self._known(event.client_order_id, "unsettled")
         if order is not None and self.move(order, _UNKNOWN, event.reason):
-            self._engine.command(ev.RequestReconcile(f"order {order.client_order_id} is unsettled"))
+            self._engine.command(RequestReconcile(f"order {order.client_order_id} is unsettled"))
 
     def on_cancel_rejected(self, event: ev.CancelRejected) -> None:
         """Put the order back to work; the wish to cancel it stays until a reconciliation tells more."""
@@ -171,7 +172,7 @@ class OrderDesk:
         back = OrderStatus.PARTIALLY_FILLED if order.filled else _ACCEPTED
         self._orders.move(order, back, self._risk.now_ms, event.reason)
         self._want_cancel(order)
-        self._engine.command(ev.RequestReconcile(f"cancel of {order.client_order_id}: {event.reason}"))
+        self._engine.command(RequestReconcile(f"cancel of {order.client_order_id}: {event.reason}"))
         self._tell(order)
 
     def on_stated_open(self, order: Order, venue_order_id: str) -> None:
@@ -180,7 +181,7 @@ class OrderDesk:
             order.venue_order_id = venue_order_id
         if order.status is _PENDING_CANCEL:
             # A cancel that was decided, and then the process died before it left.
-            self._engine.command(ev.CancelOrder(order))
+            self._engine.command(CancelOrder(order))
         elif order.status in UNSETTLED:
             self.move(order, _ACCEPTED)
         else:

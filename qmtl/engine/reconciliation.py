@@ -3,13 +3,12 @@
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from qmtl.core.command import CancelOrder, RequestReconcile
 from qmtl.core.event import (
     AccountReconciled,
     AccountUpdated,
-    CancelOrder,
     OrderFilled,
     PositionReport,
-    RequestReconcile,
 )
 from qmtl.core.money import ZERO
 from qmtl.core.order import UNSETTLED, PositionSide

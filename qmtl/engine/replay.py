@@ -4,7 +4,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
-from qmtl.core.event import INPUTS, AnyEvent, Command, SessionSetup, SessionStarted, dump_event
+from qmtl.core.command import Command
+from qmtl.core.event import (
+    INPUTS,
+    AnyEvent,
+    SessionSetup,
+    SessionStarted,
+    dump_event,
+)
 from qmtl.engine.engine import Engine
 from qmtl.engine.journal import DivergenceError, JournalError, SqliteJournal
 from qmtl.engine.ports import EventJournal

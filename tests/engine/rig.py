@@ -5,6 +5,7 @@ from decimal import Decimal
 from typing import Any
 
 from qmtl.core import event as ev
+from qmtl.core.command import CancelOrder, Command, RequestReconcile, SubmitOrder
 from qmtl.core.instrument import Instrument
 from qmtl.core.limits import RiskLimits
 from qmtl.core.order import Order, OrderIntent, OrderStatus, OrderType, Role, Side
@@ -93,7 +94,7 @@ class Rig:
         self.now = 1_000_000 * MINUTE
         self.speed = speed
         self.trades = 0
-        self.commands: list[ev.Command] = []
+        self.commands: list[Command] = []
         self.setup = ev.SessionSetup(
             strategy="scripted",
             instruments=(instrument(),) if instruments is None else instruments,
@@ -110,20 +111,20 @@ class Rig:
 
     # --- events ------------------------------------------------------------------------------------
 
-    def give(self, event: ev.AnyEvent) -> list[ev.Command]:
+    def give(self, event: ev.AnyEvent) -> list[Command]:
         commands = list(self.engine.process(event))
         self.commands += commands
         return commands
 
-    def wait(self, real_s: float) -> list[ev.Command]:
+    def wait(self, real_s: float) -> list[Command]:
         """Let real time pass and fire the timer once."""
         self.now += round(real_s * 1000 * self.speed)
         return self.give(ev.TimerFired(self.now))
 
-    def mark(self, price: float, symbol: str = "BTCUSDT") -> list[ev.Command]:
+    def mark(self, price: float, symbol: str = "BTCUSDT") -> list[Command]:
         return self.give(ev.MarkPriceUpdated(self.now, symbol, price))
 
-    def accept(self, order: Order) -> list[ev.Command]:
+    def accept(self, order: Order) -> list[Command]:
         return self.give(ev.OrderAccepted(self.now, order.client_order_id, "v1"))
 
     def fill(self, order: Order, quantity: str | None = None, price: str = "60000", **kw: Any) -> list[Any]:
@@ -205,14 +206,14 @@ class Rig:
         return [event.code for event in self.records(ev.ErrorRecorded)]
 
     def sent(self, role: Role | None = None) -> list[Order]:
-        orders = [command.order for command in self.commands if isinstance(command, ev.SubmitOrder)]
+        orders = [command.order for command in self.commands if isinstance(command, SubmitOrder)]
         return [order for order in orders if role is None or order.intent.role is role]
 
     def cancels(self) -> list[Order]:
-        return [command.order for command in self.commands if isinstance(command, ev.CancelOrder)]
+        return [command.order for command in self.commands if isinstance(command, CancelOrder)]
 
     def asked_reconcile(self) -> bool:
-        return any(isinstance(command, ev.RequestReconcile) for command in self.commands)
+        return any(isinstance(command, RequestReconcile) for command in self.commands)
 
 
 def status(order: Order) -> OrderStatus:

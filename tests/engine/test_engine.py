@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qmtl.core import event as ev
+from qmtl.core.command import RaiseAlert
 from qmtl.core.order import Role, Side
 from qmtl.core.reason import Reason, TradingState
 from qmtl.engine.engine import Engine
@@ -213,7 +214,7 @@ def test_a_failing_strategy_stops_entering_and_the_engine_lives(hook: str) -> No
     # The record must be the same at a replay, where addresses differ.
     assert rig.records(ev.ErrorRecorded)[0].detail == f"{hook} raised KeyError"
     assert rig.trading() is TradingState.REDUCING
-    assert any(isinstance(c, ev.RaiseAlert) and where in c.detail for c in rig.commands)
+    assert any(isinstance(c, RaiseAlert) and where in c.detail for c in rig.commands)
 
 
 def test_a_failing_strategy_fails_a_backtest() -> None:

@@ -5,6 +5,7 @@ from decimal import Decimal as D
 import pytest
 
 from qmtl.core import event as ev
+from qmtl.core.command import RaiseAlert
 from qmtl.core.limits import RiskLimits
 from qmtl.core.order import Order, OrderStatus, OrderType, PositionSide, Role, Side, WorkingType
 from qmtl.core.reason import TradingState
@@ -81,7 +82,7 @@ def test_a_new_entry_price_replaces_the_stop_one_after_the_other() -> None:
     cancel_done(rig, first)
     (second,) = rig.stops
     assert second.intent.stop_price == D(59290)
-    assert not any(isinstance(command, ev.RaiseAlert) for command in rig.commands)
+    assert not any(isinstance(command, RaiseAlert) for command in rig.commands)
 
 
 def test_a_flip_turns_the_stop_round() -> None:
@@ -101,7 +102,7 @@ def test_a_stop_taken_away_by_somebody_comes_back_within_seconds_with_an_alert()
     first = rig.stops[0]
     rig.accept(first)
     cancel_done(rig, first)
-    assert [c.code for c in rig.commands if isinstance(c, ev.RaiseAlert)] == ["unprotected_position"]
+    assert [c.code for c in rig.commands if isinstance(c, RaiseAlert)] == ["unprotected_position"]
     rig.wait(1)
     assert len(rig.stops) == 1
 

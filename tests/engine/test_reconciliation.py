@@ -6,6 +6,7 @@ from decimal import Decimal as D
 import pytest
 
 from qmtl.core import event as ev
+from qmtl.core.command import Command, SubmitOrder
 from qmtl.core.limits import RiskLimits
 from qmtl.core.order import Order, OrderStatus, Role, Side
 from qmtl.core.reason import TradingState
@@ -21,7 +22,7 @@ def state(
     orders: Sequence[ev.OrderReport] = (),
     wallet: str | None = None,
     entry: str = "60000",
-) -> list[ev.Command]:
+) -> list[Command]:
     """Give one whole statement of the venue."""
     rig.now += 1000
     cash = rig.engine.account.wallet if wallet is None else D(wallet)
@@ -48,7 +49,7 @@ def test_the_first_start_adopts_what_is_there_and_alarms_nobody() -> None:
     assert (rig.held, rig.engine.account.wallet) == (D("0.5"), D(777))
     assert rig.errors() == []
     assert rig.trading() is TradingState.ACTIVE
-    assert [c.order.intent.role for c in commands if isinstance(c, ev.SubmitOrder)] == [Role.PROTECTION]
+    assert [c.order.intent.role for c in commands if isinstance(c, SubmitOrder)] == [Role.PROTECTION]
     assert rig.try_submit(limit="60000") is not None
 
 
@@ -214,7 +215,7 @@ def test_an_order_we_think_ended_and_the_venue_still_works_is_cancelled() -> Non
     assert rig.errors() == ["illegal_transition", "order_drift"]
 
 
-def account_update(rig: Rig, quantity: str) -> list[ev.Command]:
+def account_update(rig: Rig, quantity: str) -> list[Command]:
     return rig.give(
         ev.AccountUpdated(rig.now, "ORDER", (), (ev.PositionReport("BTCUSDT", D(quantity), D(60000)),))
     )
