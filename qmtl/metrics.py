@@ -5,7 +5,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from qmtl.core.event import Event, IntentRefused
+from qmtl.core.event import ErrorRecorded, Event, IntentRefused
 
 _FAST = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 _NETWORK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -64,6 +64,11 @@ class TraderMetrics:
             ["code"],
             registry=r,
         )
+        self.errors = Counter(
+            "qmtl_errors_total", "What must not happen and did, by code.", ["code"], registry=r
+        )
+        # A counter that is born at 1 never increases: what an alert looks at starts at 0.
+        self.errors.labels("unprotected_position")
         self.parity_breaks = Counter(
             "qmtl_parity_breaks_total",
             "Decisions that replay of the recorded inputs does not repeat.",
@@ -147,6 +152,8 @@ class TraderMetrics:
         """Count what the journal was given."""
         if isinstance(event, IntentRefused):
             self.refusals.labels(event.code).inc()
+        elif isinstance(event, ErrorRecorded):
+            self.errors.labels(event.code).inc()
 
     # --- set from the status ---------------------------------------------------------------------------
 

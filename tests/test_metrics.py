@@ -11,7 +11,7 @@ import yaml
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from qmtl.core.event import IntentRefused
+from qmtl.core.event import ErrorRecorded, IntentRefused
 from qmtl.core.order import OrderIntent, Side
 from qmtl.metrics import TraderMetrics
 
@@ -64,7 +64,7 @@ def ill(**changes: Any) -> dict[str, Any]:
 
 CONDITIONS: dict[str, dict[str, Any]] = {
     "NotReadyWithPosition": ill(is_ready=False),
-    "UnprotectedPosition": ill(unprotected_s=31),
+    "UnprotectedPosition": HEALTHY,  # by the time of the scrape the engine has flattened it
     "PositionDrift": ill(drift_s=16),
     "UnsettledOrder": ill(unsettled=1, unsettled_age_s=61),
     "FeedStale": ill(feeds={"btcusdt@kline_1m": {"is_fresh": False}}),
@@ -101,6 +101,8 @@ def scrapes(status: dict[str, Any], alert: str = "") -> list[dict[str, str]]:
     first, last = TraderMetrics(), TraderMetrics()
     for metrics in (first, last):
         metrics.show(status)
+    if alert == "UnprotectedPosition":
+        last.on_event(ErrorRecorded(1, "unprotected_position", "BTCUSDT had no stop at the venue for 30 s"))
     for _ in range(150):
         last.on_committed(200.0 if alert == "JournalSlow" else 4.0)
     if alert == "ParityBroken":
@@ -153,7 +155,7 @@ def test_each_condition_on_real_metrics_fires_its_alert_and_no_other(tmp_path: P
 
 def test_a_wrong_rule_is_noticed(tmp_path: Path) -> None:
     rules = (MONITORING / "alerts.yml").read_text("utf-8")
-    (tmp_path / "alerts.yml").write_text(rules.replace("seconds > 30", "seconds > 29"), "utf-8")
+    (tmp_path / "alerts.yml").write_text(rules.replace("seconds) > 30", "seconds) > 29"), "utf-8")
     shutil.copy(MONITORING / "alerts_test.yml", tmp_path)
     done = promtool("test", "rules", "alerts_test.yml", cwd=tmp_path)
     assert done.returncode == 1

@@ -103,7 +103,8 @@ class LiveView:
             self._intents[news["client_order_id"]] = {**news["intent"], "bands": bands}
         elif kind == "DecisionMade":
             self._decisions.append(news)
-            return dump_decision(news) if self._tells_decisions else ""
+            is_news = self._tells_decisions and news["reason"] != "warming_up"
+            return dump_decision(news) if is_news else ""
         elif kind == "OrderFilled":
             return self._take_fill(news)
         elif kind in _LINES and news.get("reason") != "connecting" and not news.get("is_fresh"):

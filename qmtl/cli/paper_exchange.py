@@ -219,9 +219,10 @@ async def _serve(
     try:
         source = str(market.data) if market.data else "SYNTHETIC"
         body = {**urls, "symbol": market.symbol, "speed": market.speed, "api_key": key, "data": source}
-        invocation.answer(
-            body, f"paper exchange {urls['rest']} · {urls['ws']} · {market.symbol} · {source} · key {key}"
-        )
+        text = f"paper exchange {urls['rest']} · {urls['ws']} · {market.symbol} · {source} · key {key}"
+        if config.accounts[key] == key:
+            text += " · the secret is the key"
+        invocation.answer(body, text)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), seconds)
     finally:

@@ -51,6 +51,8 @@ def trade(
     name = Places.of(settings).account
     with _named(where):
         check_consents(settings, domain, name)
+    if not live and settings.connectors.execution_domain == "live":
+        invocation.note("dryrun: connectors.execution_domain is live, but --live was not given")
     if live:
         if not unrehearsed:
             raise BadInputError("live needs a rehearsal certificate; --unrehearsed goes without, journaled")

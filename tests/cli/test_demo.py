@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -23,8 +24,8 @@ def ask(home: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
 
 
 @contextmanager
-def demo(home: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    with start("demo", "--port", "0", "--speed", "240", *arguments, home=home) as process:
+def demo(home: Path, **extra: str) -> Iterator[subprocess.Popen[str]]:
+    with start("demo", "--port", "0", "--speed", "240", home=home, **extra) as process:
         try:
             yield process
         finally:
@@ -122,7 +123,11 @@ async def test_a_running_trader_obeys_the_command_line(home: Path) -> None:
 
 
 async def test_health_and_metrics_are_served_while_it_trades(home: Path) -> None:
-    with demo(home):
+    supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    supervisor.bind(str(home / "notify"))
+    supervisor.settimeout(10)
+    with supervisor, demo(home, NOTIFY_SOCKET=str(home / "notify")):
+        assert [supervisor.recv(64), supervisor.recv(64)] == [b"READY=1", b"WATCHDOG=1"]
         status = await wait_for(home, lambda status: status["is_ready"] and status["positions"])
         async with aiohttp.ClientSession(status["control"]["url"]) as session:
             for path in ("/healthz", "/readyz"):

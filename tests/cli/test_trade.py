@@ -89,6 +89,11 @@ async def test_the_account_is_owned_once_and_halted_directly_when_its_owner_died
             second = qmtl("trade", "-q", home=home)
             assert second.returncode == 2
             assert f"account desk is owned by pid {process.pid} on " in second.stderr
+            other = (home / "qmtl.yml").read_text("utf-8").replace("name: desk", "name: other")
+            (home / "other.yml").write_text(other, "utf-8")
+            same_key = qmtl("trade", "-q", "-c", "other.yml", home=home)
+            assert same_key.returncode == 2
+            assert f"account other is owned by pid {process.pid} on " in same_key.stderr
             process.send_signal(signal.SIGKILL)
             process.wait()
         begun = time.monotonic()
