@@ -14,6 +14,7 @@ from qmtl.cli.status_text import (
     dump_fill,
     dump_streams,
     explain,
+    level,
     money,
     price,
     signed,
@@ -123,8 +124,8 @@ class LiveView:
         if role != "entry" or "upperInter" not in bands:
             return str(intent.get("why") or role)
         if intent.get("side") == "BUY":
-            return f"above band {price(round(bands['upperInter'], 1))}"
-        return f"below band {price(round(bands['lowerInter'], 1))}"
+            return f"above band {level(bands['upperInter'])}"
+        return f"below band {level(bands['lowerInter'])}"
 
     # --- the panel -----------------------------------------------------------------------------------
 
@@ -176,9 +177,7 @@ class LiveView:
         prices = " · ".join(f"{symbol} {price(value)}" for symbol, value in marks.items())
         bands = dict(status.get("bands") or {})
         shown = (
-            " | ".join(price(round(bands[name], 1)) for name in _BANDS)
-            if len(bands) >= len(_BANDS)
-            else "warming up"
+            " | ".join(level(bands[name]) for name in _BANDS) if len(bands) >= len(_BANDS) else "warming up"
         )
         now = clock(status["now_ms"]) if "now_ms" in status else "--:--:--"
         return f"{now} · {prices or 'no price yet'} · bands {shown} · {dump_streams(status)}"

@@ -81,12 +81,15 @@ def explain(reason: str, gate: str, numbers: Mapping[str, float]) -> str:
     """Return why a closed bar ended as it did, in words."""
     if reason == "no_signal" and "close" in numbers:
         close, upper, lower = (numbers.get(key, 0.0) for key in ("close", "upperInter", "lowerInter"))
+        now = level(close)
         far = f"{abs(numbers.get('distance', 0.0)) * 100:.2f} % away"
         if lower <= close <= upper:
-            nearer = f"≤ upper {upper:,.1f}" if upper - close <= close - lower else f"≥ lower {lower:,.1f}"
-            return f"no entry: close {close:,.1f} {nearer} ({far})"
-        beyond = f"> upper {upper:,.1f}" if close > upper else f"< lower {lower:,.1f}"
-        return f"no entry: close {close:,.1f} {beyond}, not a fresh break"
+            nearer = (
+                f"≤ upper {level(upper)}" if upper - close <= close - lower else f"≥ lower {level(lower)}"
+            )
+            return f"no entry: close {now} {nearer} ({far})"
+        beyond = f"> upper {level(upper)}" if close > upper else f"< lower {level(lower)}"
+        return f"no entry: close {now} {beyond}, not a fresh break"
     words = {
         "entered": "entered",
         "exited": "exited",
@@ -123,6 +126,11 @@ def price(value: Any) -> str:
     number = Decimal(str(value or 0))
     digits = min(4, max(1, -int(number.normalize().as_tuple().exponent))) if number % 1 else 1
     return f"{number:,.{digits}f}"
+
+
+def level(value: float) -> str:
+    """Return a computed price, such as a band, with as many decimals as tell two of them apart."""
+    return f"{value:,.1f}" if abs(value) >= 1_000 else f"{value:,.4f}"
 
 
 def money(value: Any) -> str:
