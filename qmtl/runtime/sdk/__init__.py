@@ -16,6 +16,7 @@ _HOMES = {
         "TimeInForce",
     ),
     "qmtl.engine.journal": ("JournalError",),
+    "qmtl.runtime.sdk.activation": ("ActivationManager",),
     "qmtl.runtime.sdk.backoff": ("Reconnect",),
     "qmtl.runtime.sdk.bearer": ("TokenUnavailable",),
     "qmtl.runtime.sdk.brokerage.result": (
