@@ -1,3 +1,4 @@
+import importlib
 import json
 import subprocess
 import sys
@@ -92,3 +93,10 @@ def test_interrupted_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(app, "build", interrupt)
     assert app.run(["status"]) == 130
+
+
+@pytest.mark.parametrize("name", app._CODES)
+def test_every_named_error_is_where_its_name_says(name: str) -> None:
+    module, _, kind = name.rpartition(".")
+    found = getattr(importlib.import_module(module), kind)
+    assert (found.__module__, issubclass(found, Exception)) == (module, True)

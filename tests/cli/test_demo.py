@@ -4,15 +4,19 @@ import json
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 
+from qmtl.core.event import DecisionMade, dump_event, parse_event
+from qmtl.core.reason import Reason
 from tests.cli.command import environment, qmtl, start, wait_for
 
 KEYS = "candles decisions orders fills open_position wallet pnl fees reconnects state_hash journal"
@@ -51,6 +55,29 @@ def test_json_ends_with_one_object_and_replay_repeats_it(
     assert code == 0
     assert replayed["state_hash"] == result["state_hash"]
     assert replayed["wallet"] == result["wallet"]
+    code, early = ask(home, "replay", result["journal"], "--until", "100")
+    assert (code, early["seq"] < replayed["seq"], early["state_hash"] != result["state_hash"]) == (
+        0,
+        True,
+        True,
+    )
+    seq = tamper(Path(result["journal"]))
+    diverged = qmtl("replay", result["journal"], home=home)
+    assert (diverged.returncode, diverged.stderr.count("\n")) == (3, 1), diverged.stderr
+    assert f"record {seq}: " in diverged.stderr
+
+
+def tamper(path: Path) -> int:
+    """Change the reason of the last closed bar; return its record."""
+    with closing(sqlite3.connect(path)) as db, db:
+        query = "SELECT seq, body FROM records WHERE type = 'DecisionMade' ORDER BY seq DESC LIMIT 1"
+        seq, body = db.execute(query).fetchone()
+        decision = parse_event(body)
+        assert isinstance(decision, DecisionMade)
+        wrong = Reason.REFILLED if decision.reason is not Reason.REFILLED else Reason.HOLDING
+        body = dump_event(msgspec.structs.replace(decision, reason=wrong))
+        db.execute("UPDATE records SET body = ? WHERE seq = ?", (body, seq))
+    return int(seq)
 
 
 async def test_ctrl_c_ends_cleanly_with_the_last_line(home: Path) -> None:
