@@ -22,10 +22,14 @@ REACHES: dict[str, frozenset[Reach]] = {
 
 
 class ExecutionContext(msgspec.Struct, frozen=True):
-    """Domain of a run (None: not said) and whether it replays; any replay reaches memory only."""
+    """Domain of a run (None: not said) and whether it replays; any replay reaches memory only.
+
+    `mark` is the latest close an order without a price of its own is measured at.
+    """
 
     domain: str | None = None
     is_replay: bool = False
+    mark: float | None = None
 
 
 _default: list[ExecutionContext] = [ExecutionContext()]

@@ -26,8 +26,9 @@ from qmtl.core.reason import RefusalCode
 from qmtl.engine.intents import IntentEntry, symbol_key
 from qmtl.engine.journal import IntentJournal, JournalError
 from qmtl.engine.ports import Clock
-from qmtl.engine.risk import Refused, RiskAccount, assess
+from qmtl.engine.risk import Refused, RiskAccount, assess, is_reducing
 from qmtl.runtime.sdk import runtime
+from qmtl.runtime.sdk.brokerage import execution
 from qmtl.runtime.sdk.brokerage.result import InstrumentBlocked, OrderResult, RiskRefused
 
 _TYPES = {
@@ -36,11 +37,13 @@ _TYPES = {
     "stop": OrderType.STOP_MARKET,
     "stop_limit": OrderType.STOP,
 }
+_RATE_KEPT = 10_000
+"""Times of openings kept for the orders-per-minute limit."""
 _log = structlog.get_logger("qmtl.broker")
 
 
 def parse_intent(body: Mapping[str, Any]) -> OrderIntent:
-    """Return the intent of a normalised broker order."""
+    """Return the intent of a normalised broker order; what a service lets be absent is empty, BUY, or 0."""
 
     def number(name: str) -> Decimal | None:
         return None if name not in body else parse_decimal(body[name], name)
@@ -48,9 +51,9 @@ def parse_intent(body: Mapping[str, Any]) -> OrderIntent:
     expire_s = number("expire_at")
     tif = body.get("time_in_force")
     return OrderIntent(
-        symbol=symbol_key(body["symbol"]),
-        side=Side(body["side"]),
-        quantity=parse_decimal(body["quantity"], "quantity"),
+        symbol=symbol_key(body.get("symbol", "")),
+        side=Side(body.get("side", "BUY")),
+        quantity=number("quantity") or ZERO,
         type=_TYPES[body["type"]],
         limit_price=number("limit_price"),
         stop_price=number("stop_price"),
@@ -142,6 +145,8 @@ class IntentDesk:
         risk.speed = self._clock.speed
         price = intent.limit_price or intent.stop_price
         marks = risk.account.marks
+        if (mark := execution.current_context().mark) is not None:
+            marks[intent.symbol] = mark
         seen = marks.pop(intent.symbol, None) if price is not None else None
         risk.instruments = {intent.symbol: _any_steps(intent)}
         try:
@@ -160,7 +165,10 @@ class IntentDesk:
         entry = self.journal.record(
             IntentRecorded(now_ms, client_order_id, ordinal, intent, self.account, text)
         )
-        self.risk.sent_ms.append(now_ms)
+        risk = self.risk
+        if not is_reducing(intent, risk.account):
+            risk.sent_ms.append(now_ms)
+            del risk.sent_ms[:-_RATE_KEPT]
         return entry
 
     def repeat(self, entry: IntentEntry) -> None:
@@ -181,12 +189,19 @@ class IntentDesk:
         """Record what became of an order without an answer of the venue."""
         self._write(OrderReported(self._clock.now_ms(), client_order_id, status, reason=reason))
 
-    def report_result(self, result: OrderResult) -> None:
-        """Record the venue's answer; a word nobody knows means that the venue has the order."""
-        entry = self.journal.find(result.client_order_id)
+    def report_result(self, result: OrderResult, client_order_id: str | None = None) -> str:
+        """Record the venue's answer and return the client id it is about.
+
+        A word nobody knows means that the venue has the order.
+        """
+        known = self.journal.intents.by_venue_id.get((self.account, result.id))
+        key = client_order_id or known or result.client_order_id
+        entry = self.journal.find(key)
         if entry is None:
-            return
-        status, order = result.status, entry.order
+            return key
+        order = entry.order
+        result.know_quantity(order.intent.quantity)
+        status = result.status
         if status is OrderStatus.UNKNOWN:
             status = OrderStatus.ACCEPTED
         filled = result.filled or ZERO
@@ -205,6 +220,7 @@ class IntentDesk:
                     entry.attempt,
                 )
             )
+        return key
 
     def _write(self, event: OrderReported) -> None:
         try:
@@ -229,7 +245,8 @@ class IntentDesk:
 
 def symbol_of(entry: IntentEntry) -> str:
     """Return the symbol as the order gave it."""
-    return str(msgspec.json.decode(entry.body)["symbol"]) if entry.body else entry.order.intent.symbol
+    given = msgspec.json.decode(entry.body).get("symbol") if entry.body else None
+    return str(given or entry.order.intent.symbol)
 
 
 def recorded_result(entry: IntentEntry) -> OrderResult:

@@ -4,19 +4,21 @@ import asyncio
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
+from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import structlog
 
 from qmtl.core.account import Balance
 from qmtl.core.fill import Fill
+from qmtl.core.money import ZERO
 from qmtl.core.order import UNSETTLED, BrokerageError, OrderStatus
 from qmtl.core.order_payload import to_broker_order
 from qmtl.core.position import Position
 from qmtl.engine.clock import SystemClock, SystemRandom
-from qmtl.engine.intents import IntentEntry
+from qmtl.engine.intents import IntentEntry, symbol_key
 from qmtl.engine.journal import IntentJournal
 from qmtl.engine.order_journal import OrderJournal, memory_journal, open_order_journal
 from qmtl.engine.ports import Clock, EventJournal, Random, Reach
@@ -33,11 +35,11 @@ from qmtl.runtime.sdk.brokerage.send_policy import SendPolicy, Verdict, classify
 
 JournalSource = IntentJournal | EventJournal | str | Path | None
 
-_CONTEXT_FIELDS = frozenset({"execution_domain", "world_id", "strategy_id"})
+CONTEXT_FIELDS = frozenset({"execution_domain", "world_id", "strategy_id"})
 _ANSWERS_KEPT = 10_000
 _SENDABLE = frozenset({OrderStatus.INITIALIZED, OrderStatus.REJECTED})
 _log = structlog.get_logger("qmtl.broker")
-_turns: "WeakKeyDictionary[IntentJournal, dict[str, asyncio.Lock]]" = WeakKeyDictionary()
+_turns: "WeakKeyDictionary[IntentJournal, WeakValueDictionary[str, asyncio.Lock]]" = WeakKeyDictionary()
 """One sender per client id at a time, over all clients of a journal."""
 
 
@@ -47,7 +49,7 @@ class OrderRoad(ABC):
     Everything here runs on the background loop, whoever calls.
     """
 
-    capabilities: ClassVar[frozenset[str]] = frozenset()
+    capabilities: frozenset[str] = frozenset()
     """Optional methods that work: find_order, fetch_open_orders, fetch_fills, fetch_positions,
     fetch_balances, post_oco."""
 
@@ -91,7 +93,7 @@ class OrderRoad(ABC):
 
     def _normalise(self, order: Mapping[str, Any]) -> dict[str, Any]:
         """Return the order in broker form; OrderValidationError naming what is wrong. No request."""
-        return to_broker_order({k: v for k, v in order.items() if k not in _CONTEXT_FIELDS})
+        return to_broker_order({k: v for k, v in order.items() if k not in CONTEXT_FIELDS})
 
     async def _prepare(self, order: dict[str, Any]) -> None:  # noqa: B027 - most clients need nothing here
         """Check and configure what needs the venue (markets, steps, leverage): after risk, before the record.
@@ -133,6 +135,9 @@ class OrderRoad(ABC):
         self, first: Mapping[str, Any], second: Mapping[str, Any]
     ) -> tuple[OrderResult, OrderResult]:
         raise BrokerageError(f"{type(self).__name__} cannot post_oco")
+
+    def check_oco_leg(self, order: Mapping[str, Any]) -> None:  # noqa: B027 - most clients take any pair
+        """Raise OrderValidationError when `order` cannot be one of a pair that is not the broker's own."""
 
     def _answer_without_ids(self, order: Mapping[str, Any]) -> OrderResult | None:
         """Answer a poll that names no id."""
@@ -184,7 +189,7 @@ class OrderRoad(ABC):
             entry = desk.find(cid, text, intent)
             if entry is not None and entry.order.status in UNSETTLED:
                 found = await self._look(entry)
-                return await self._transmit(body, cid) if found is None else self._keep(found)
+                return await self._transmit(body, cid) if found is None else self._keep(found, cid)
             if entry is not None and entry.order.status not in _SENDABLE:
                 return self._recorded(entry)
             desk.check_risk(intent)
@@ -202,7 +207,7 @@ class OrderRoad(ABC):
             result = await self.policy.send(
                 cid,
                 lambda: self._send(body, cid),
-                (lambda: self._find(cid, body["symbol"])) if can_find else None,
+                (lambda: self._find(cid, body.get("symbol"))) if can_find else None,
             )
         except OrderUnknown as error:
             desk.report(cid, OrderStatus.UNKNOWN, error.reason)
@@ -215,7 +220,7 @@ class OrderRoad(ABC):
             reason = error.reason if isinstance(error, OrderRejected) else str(error)
             desk.report(cid, OrderStatus.REJECTED, reason)
             raise
-        return self._keep(result)
+        return self._keep(result, cid)
 
     async def _look(self, entry: IntentEntry) -> OrderResult | None:
         """Return what the venue holds of an order whose sending was doubtful, None once proven absent."""
@@ -230,9 +235,9 @@ class OrderRoad(ABC):
             self._settle_later()
             raise
 
-    def _keep(self, result: OrderResult) -> OrderResult:
-        self.desk.report_result(result)
-        self._answers[result.client_order_id] = result
+    def _keep(self, result: OrderResult, client_order_id: str | None = None) -> OrderResult:
+        """Fold an answer about one order, whose id is given or read from it, and remember it."""
+        self._answers[self.desk.report_result(result, client_order_id)] = result
         if len(self._answers) > _ANSWERS_KEPT:
             del self._answers[next(iter(self._answers))]
         return result
@@ -245,12 +250,16 @@ class OrderRoad(ABC):
         return recorded_result(entry)
 
     def _turn(self, cid: str) -> asyncio.Lock:
-        locks = _turns.setdefault(self.desk.journal, {})
-        for idle in [key for key, lock in locks.items() if not lock.locked()][:8]:
-            del locks[idle]
-        return locks.setdefault(cid, asyncio.Lock())
+        return _turns.setdefault(self.desk.journal, WeakValueDictionary()).setdefault(cid, asyncio.Lock())
 
     # --- what became of it -----------------------------------------------------------------------------
+
+    async def position(self, symbol: str) -> Decimal:
+        """Return the signed base units held in `symbol`: as the broker states it, else the journal's."""
+        if "fetch_positions" in self.capabilities:
+            held = await self.policy.ask(self._fetch_positions)
+            return sum((one.quantity for one in held if symbol_key(one.symbol) == symbol), ZERO)
+        return self.desk.risk.account.net_quantity(symbol)
 
     async def _status(self, order: Mapping[str, Any]) -> OrderResult | None:
         """Ask by broker id, else by client id; None without either."""
@@ -261,7 +270,7 @@ class OrderRoad(ABC):
             return self._answer_without_ids(order)
         symbol = order.get("symbol") or self.desk.symbol_of(order_id, cid)
         result = await self._poll(order_id, cid, symbol)
-        return None if result is None else self._keep(result)
+        return None if result is None else self._keep(result, cid)
 
     async def _recall(self, order_id: str, symbol: str | None) -> OrderResult:
         """Cancel one order, under the symbol it was posted with."""
@@ -288,7 +297,7 @@ class OrderRoad(ABC):
                     if found is None:
                         desk.report(cid, OrderStatus.REJECTED, "absent")
                     else:
-                        self._keep(found)
+                        self._keep(found, cid)
                 settled.append(self._recorded(entry))
         return settled
 

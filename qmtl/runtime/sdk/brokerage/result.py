@@ -111,16 +111,23 @@ class OrderResult(dict[str, Any]):
         self.setdefault("status", OrderStatus.ACCEPTED.value)
         self.http_status = http_status
         self.reason = reason or str(answer.get("reason") or "")
-        stated = _decimal(answer, _QUANTITY)
-        self.quantity = stated if stated is not None else quantity
+        self.quantity = _decimal(answer, _QUANTITY)
         self.filled = _decimal(answer, _FILLED)
         self.status = parse_status(str(self["status"]), filled=self.filled, quantity=self.quantity)
-        if self.filled is None and self.status is OrderStatus.FILLED:
-            self.filled = self.quantity
+        if (known := quantity if self.quantity is None else self.quantity) is not None:
+            self.know_quantity(known)
         self.average_price = _decimal(answer, _PRICE) or None
         self.fee = _fee(answer.get("fee"))
         time_ms = _first(answer, _TIME)
         self.venue_time_ms = int(time_ms) if isinstance(time_ms, int | float) else None
+
+    def know_quantity(self, quantity: Decimal) -> None:
+        """Take the order's own quantity where the answer tells none: the status may depend on it."""
+        if self.quantity is None:
+            self.quantity = quantity
+        self.status = parse_status(str(self["status"]), filled=self.filled, quantity=self.quantity)
+        if self.filled is None and self.status is OrderStatus.FILLED:
+            self.filled = self.quantity
 
     @property
     def id(self) -> str:
