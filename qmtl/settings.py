@@ -109,6 +109,7 @@ class AccountSection(Section):
     secret: SecretStr | None = None
     base_url: Url = "https://fapi.binance.com"
     ws_url: WsUrl = "wss://fstream.binance.com"
+    order_road: Literal["rest", "websocket"] = "rest"
     fills: Literal["simulated", "venue"] = "simulated"
     asset: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,10}$")] = "USDT"
     leverage: Annotated[int, Field(ge=1, le=125)] = 1

@@ -50,6 +50,7 @@ from qmtl.trader.session import (
     keep_backups,
     make_setup,
     make_start,
+    make_venue,
     refill_candles,
     simulate_venue,
 )
@@ -121,6 +122,7 @@ class RealTimeTrader:
             lock_path(self.journal_path), account=self.account, started_ms=self.clock.now_ms()
         )
         self._journal: SqliteJournal | None = None
+        self._venue: BinanceFuturesVenue | None = None
         self._is_proven = False
         self._is_stopping = False
         self._refills: set[asyncio.Task[None]] = set()
@@ -174,8 +176,7 @@ class RealTimeTrader:
         )
         engine = recovered or Engine(load_strategy(setup), tap)
         engine.attach(tap)
-        symbols, domain = (self.symbol,), self.domain
-        venue = BinanceFuturesVenue(self.client, symbols, domain=domain) if self.has_venue else None
+        self._venue = venue = make_venue(self.config, self.client, self.domain) if self.has_venue else None
         matching = (
             None
             if self.has_venue
@@ -353,7 +354,7 @@ class RealTimeTrader:
 
     async def aclose(self) -> None:
         """Close connections and the journal, and give the account back; a second time does nothing."""
-        await self.client.aclose()
+        await (self._venue or self.client).aclose()
         journal, self._journal = self._journal, None
         if journal is not None:
             with contextlib.suppress(BrokerageError):

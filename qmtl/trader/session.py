@@ -22,6 +22,9 @@ from qmtl.engine.matching import MatchingCore
 from qmtl.engine.ports import Clock
 from qmtl.engine.simulated_venue import SimulatedVenue
 from qmtl.engine.venue_models import VenueModels
+from qmtl.runtime.io.binance_futures import BinanceFuturesClient
+from qmtl.runtime.io.binance_order_socket import BinanceOrderSocket, find_socket_url
+from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
 from qmtl.settings import JournalSection, Settings
 from qmtl.trader.collector import Collector, KlineCollector
 from qmtl.trader.prelim import Prelim, SetupRefusedError
@@ -109,6 +112,14 @@ def make_start(
 ) -> SessionStarted:
     """Return the first event of a session."""
     return SessionStarted(clock.now_ms(), epoch, domain, setup, clock.speed, __version__, run_id)
+
+
+def make_venue(settings: Settings, client: BinanceFuturesClient, domain: Domain) -> BinanceFuturesVenue:
+    """Return the venue of a session whose orders leave the process, over the road the settings name."""
+    road = None
+    if settings.account.order_road == "websocket":
+        road = BinanceOrderSocket(client, find_socket_url(client.base_url))
+    return BinanceFuturesVenue(client, (settings.trader.symbol,), road=road, domain=domain)
 
 
 def simulate_venue(

@@ -18,7 +18,6 @@ ENTRIES = {
     "qmtl.runtime.sdk.nodes.sources",
     "qmtl.runtime.sdk.runtime",
     # The road an author passes to the venue: BinanceFuturesVenue(road=…) (contract, trader §7 item 11).
-    "qmtl.runtime.io.binance_order_socket",
     "qmtl.trader.callback",
     "qmtl.trader.collector",
     "qmtl.trader.conditional",

@@ -18,6 +18,7 @@ from qmtl.engine.live import DomainViolation
 from qmtl.engine.loader import load_strategy
 from qmtl.engine.replay import replay
 from qmtl.runtime.sdk.brokerage.result import VenueUnavailable
+from qmtl.services.paper_exchange.faults import FaultKind, FaultRule
 from qmtl.trader.prelim import SetupRefusedError
 from tests.trader.floor import Floor, floor
 
@@ -70,6 +71,19 @@ async def test_a_restart_goes_on_with_position_and_indicators(tmp_path: Path, fi
         ids = [e.client_order_id for e in events if isinstance(e, IntentRecorded)]
         assert len(epochs) == 2
         assert len(set(ids)) == len(ids)
+
+
+async def test_orders_go_over_the_order_socket_where_the_settings_say_so(tmp_path: Path) -> None:
+    async with floor(tmp_path, "venue") as place:
+        # The other road is closed: what is filled went over the socket.
+        for method in ("POST", "DELETE"):
+            rule = FaultRule(kind=FaultKind.STATUS, route=f"{method} /fapi/v1/*rder", status=503)
+            place.exchange.exchange.faults.add(rule)
+        settings = place.settings(account={"order_road": "websocket"})
+        async with place.trading(place.make(settings)) as trader:
+            await place.step_until(trader, lambda: trader.desk.status()["counts"].get("fills", 0) >= 2)
+        assert trader.desk.status()["errors"] == []
+        assert place.held() == trader.engine.account.net_quantity("BTCUSDT")
 
 
 async def test_it_ends_after_for_s_and_gives_the_account_back(tmp_path: Path) -> None:

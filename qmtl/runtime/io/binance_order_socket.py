@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from qmtl.runtime.io.binance_futures import BinanceFuturesClient
 from qmtl.runtime.io.binance_orders import OrderRequest
@@ -17,6 +18,22 @@ from qmtl.runtime.io.binance_rest import BinanceError
 from qmtl.runtime.sdk.reconnecting_socket import describe_break
 
 _HEARTBEAT_S = 15.0
+
+
+_SOCKETS = {
+    "fapi.binance.com": "wss://ws-fapi.binance.com/ws-fapi/v1",
+    "testnet.binancefuture.com": "wss://testnet.binancefuture.com/ws-fapi/v1",
+    "demo-fapi.binance.com": "wss://testnet.binancefuture.com/ws-fapi/v1",
+}
+
+
+def find_socket_url(base_url: URL) -> str:
+    """Return the order socket that belongs to a REST address, never another venue's.
+
+    A host not in the table serves both: a paper exchange does.
+    """
+    scheme = "wss" if base_url.scheme == "https" else "ws"
+    return _SOCKETS.get(base_url.host or "") or str(base_url.with_scheme(scheme) / "ws-fapi/v1")
 
 
 class _Error(msgspec.Struct):

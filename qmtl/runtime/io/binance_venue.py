@@ -57,6 +57,9 @@ class OrderRoad(Protocol):
     async def delete(self, request: OrderRequest) -> OrderPayload | None:
         """Cancel one order."""
 
+    async def aclose(self) -> None:
+        """Close what carries them."""
+
 
 class BinanceFuturesVenue:
     """engine.ports.Venue over the REST API, orders and cancels over `road` where a faster one is given.
@@ -329,6 +332,7 @@ class BinanceFuturesVenue:
 
     async def aclose(self) -> None:
         """See Venue."""
+        await self._road.aclose()
         await self.client.aclose()
 
 
