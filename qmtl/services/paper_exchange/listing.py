@@ -33,7 +33,9 @@ _KNOWN: dict[str, tuple[str, str, str, str, str]] = {
 }
 
 
-def list_instrument(symbol: str, price_decimals: int, volume_decimals: int) -> Instrument:
+def list_instrument(
+    symbol: str, price_decimals: int, volume_decimals: int, *, min_notional: Decimal | None = None
+) -> Instrument:
     """Return the contract of `symbol`; steps of an unknown one are 1 in its last decimals."""
     base, quote = split_symbol(symbol)
     default = (_step(price_decimals), _step(volume_decimals), "1000000", "100000", "5")
@@ -48,7 +50,7 @@ def list_instrument(symbol: str, price_decimals: int, volume_decimals: int) -> I
         min_quantity=Decimal(lot),
         max_quantity=Decimal(most),
         market_max_quantity=Decimal(market_most),
-        min_notional=Decimal(notional),
+        min_notional=Decimal(notional) if min_notional is None else min_notional,
     )
 
 

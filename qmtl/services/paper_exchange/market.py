@@ -58,7 +58,9 @@ class Market:
         """Load candles around `now_ms`; BarError when a file is faulty."""
         series = open_candles(settings, now_ms)
         self.symbol = settings.symbol
-        self.instrument = list_instrument(settings.symbol, series.price_decimals, series.volume_decimals)
+        self.instrument = list_instrument(
+            settings.symbol, series.price_decimals, series.volume_decimals, min_notional=settings.min_notional
+        )
         tick_decimals = -int(self.instrument.tick_size.as_tuple().exponent)
         self.price_decimals = max(series.price_decimals, tick_decimals)
         self.volume_decimals = max(series.volume_decimals, -int(self.instrument.lot_size.as_tuple().exponent))

@@ -18,7 +18,8 @@ class MarketSettings(msgspec.Struct, frozen=True, kw_only=True):
     `candles` is a file of recorded 1m candles; without it the market is synthetic: seeded, endless,
     starting at `price`. `funding` is a file of recorded 8h funding rates. `history` is how many
     candles precede the start: a synthetic market makes them, a recorded one skips to the candle after
-    them when `is_shifted` moves its times so that `ahead` candles lie after now.
+    them when `is_shifted` moves its times so that `ahead` candles lie after now. `min_notional` replaces
+    the venue's smallest order value.
     """
 
     symbol: str = "BTCUSDT"
@@ -29,6 +30,7 @@ class MarketSettings(msgspec.Struct, frozen=True, kw_only=True):
     history: int = 3_000
     is_shifted: bool = False
     ahead: int = 1_440
+    min_notional: Decimal | None = None
 
 
 class WeightLimits(msgspec.Struct, frozen=True, kw_only=True):
