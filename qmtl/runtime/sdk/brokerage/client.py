@@ -115,7 +115,7 @@ class BrokerageClient(OrderRoad):
 
     def close(self) -> None:
         """Stop settling and close what the client opened; its journal stays open for others."""
-        BACKGROUND.run(self._shut())
+        BACKGROUND.run(self.shut())
 
     def _check_pair(self, first: OrderLike, second: OrderLike) -> None:
         self._need("post_oco")

@@ -202,13 +202,8 @@ class OrderRoad(ABC):
 
     async def _transmit(self, body: dict[str, Any], cid: str) -> OrderResult:
         desk = self.desk
-        can_find = "find_order" in self.capabilities
         try:
-            result = await self.policy.send(
-                cid,
-                lambda: self._send(body, cid),
-                (lambda: self._find(cid, body.get("symbol"))) if can_find else None,
-            )
+            result = await self._carry(body, cid)
         except OrderUnknown as error:
             desk.report(cid, OrderStatus.UNKNOWN, error.reason)
             self._settle_later()
@@ -222,14 +217,40 @@ class OrderRoad(ABC):
             raise
         return self._keep(result, cid)
 
+    async def _carry(self, body: dict[str, Any], cid: str) -> OrderResult:
+        """Send under `cid` until the outcome is certain; whoever calls owns the intent."""
+        can_find = "find_order" in self.capabilities
+        return await self.policy.send(
+            cid,
+            lambda: self._send(body, cid),
+            (lambda: self._find(cid, body.get("symbol"))) if can_find else None,
+        )
+
+    async def carry(self, order: Mapping[str, Any], client_order_id: str) -> OrderResult:
+        """Send an order whose intent an engine has recorded and assessed; errors as post_order's.
+
+        On the background loop only.
+        """
+        body = self._normalise({**order, "client_order_id": client_order_id})
+        await self._prepare(body)
+        return await self._carry(body, client_order_id)
+
+    async def prove(self, client_order_id: str, symbol: str | None) -> OrderResult | None:
+        """Return what the venue holds under an id, None once absence is proven; OrderUnknown.
+
+        On the background loop only.
+        """
+        return await self.policy.prove(
+            client_order_id, lambda: self._find(client_order_id, symbol), self.clock.real_ms()
+        )
+
     async def _look(self, entry: IntentEntry) -> OrderResult | None:
         """Return what the venue holds of an order whose sending was doubtful, None once proven absent."""
         cid = entry.order.client_order_id
         try:
             if "find_order" not in self.capabilities:
                 raise OrderUnknown(f"{type(self).__name__} cannot be asked by client id", cid)
-            symbol = symbol_of(entry)
-            return await self.policy.prove(cid, lambda: self._find(cid, symbol), self.clock.real_ms())
+            return await self.prove(cid, symbol_of(entry))
         except OrderUnknown as error:
             self.desk.report(cid, OrderStatus.UNKNOWN, error.reason)
             self._settle_later()
@@ -314,7 +335,8 @@ class OrderRoad(ABC):
             except BrokerageError as error:
                 _log.warning("orders still unsettled", reason=str(error), action="asked again")
 
-    async def _shut(self) -> None:
+    async def shut(self) -> None:
+        """Stop settling and close what the client opened; on the background loop only."""
         if self._settler is not None:
             self._settler.cancel()
         await self._close()
