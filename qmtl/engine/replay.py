@@ -8,6 +8,8 @@ from qmtl.core.command import Command
 from qmtl.core.event import (
     INPUTS,
     AnyEvent,
+    IntentRecorded,
+    OrderReported,
     SessionSetup,
     SessionStarted,
     dump_event,
