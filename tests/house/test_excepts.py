@@ -15,7 +15,8 @@ ALLOWED = {
     "qmtl.runtime.sdk.bearer",  # calls the author's token function
     "qmtl.runtime.sdk.brokerage.send_policy",
     "qmtl.runtime.sdk.handler_queue",  # calls the author's handlers
-    "qmtl.runtime.sdk.runner",
+    "qmtl.runtime.sdk.node_run",
+    "qmtl.runtime.sdk.publisher_road",  # asks the author's gate
     "qmtl.trader.rt_trader",
 }
 BROAD = {"Exception", "BaseException"}

@@ -22,6 +22,8 @@ _HOMES = {
     "qmtl.runtime.sdk.brokerage.client": ("BrokerageClient",),
     "qmtl.runtime.sdk.brokerage.fake_client": ("FakeBrokerageClient",),
     "qmtl.runtime.sdk.brokerage.http_client": ("HttpBrokerageClient",),
+    "qmtl.runtime.sdk.brokerage.ccxt_client": ("CcxtBrokerageClient",),
+    "qmtl.runtime.sdk.brokerage.ccxt_futures_client": ("FuturesCcxtBrokerageClient",),
     "qmtl.runtime.sdk.brokerage.result": (
         "CancelFailed",
         "DomainViolation",
