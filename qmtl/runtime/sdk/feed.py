@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 import structlog
@@ -360,6 +360,16 @@ class FakeLiveDataFeed:
 
 def _complete_url(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in {"ws", "wss"} or not parts.hostname:
-        raise ValueError(f"url: expected ws://HOST… or wss://HOST…, got scheme {parts.scheme or 'none'!r}")
+    if parts.scheme not in {"ws", "wss"} or not parts.hostname or not _has_port(parts):
+        raise ValueError(
+            f"url: expected ws://HOST[:PORT]… or wss://HOST[:PORT]…, got scheme {parts.scheme!r}"
+        )
     return parts._replace(path="/ws").geturl() if parts.path in {"", "/"} else url
+
+
+def _has_port(parts: SplitResult) -> bool:
+    """Tell whether the port is none or a number a port can be."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False

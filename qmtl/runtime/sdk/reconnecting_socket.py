@@ -34,6 +34,8 @@ def describe_break(error: Exception) -> str:
     """Return a network error in words, without the address it may name: a stream's address holds its key."""
     if isinstance(error, aiohttp.ClientResponseError):
         return f"HTTP {error.status} {error.message}".strip()
+    if isinstance(error, aiohttp.InvalidURL):
+        return type(error).__name__
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
