@@ -45,9 +45,9 @@ class ActivationManager:
     """Follows one world's activation and decides by it; stale, frozen or in doubt it denies.
 
     With `gateway_url` it asks `/worlds/{world_id}/activation` every runtime.POLL_INTERVAL_SECONDS and
-    subscribes to the event stream, `ws_client` taking the stream's place when given; `token` (as a feed's)
-    goes with every request. Without `gateway_url` an open `ws_client` alone keeps it fresh. `ttl_s`
-    defaults to three poll intervals. Raises ValueError for a gateway without a world.
+    subscribes to the event stream, without which nothing passes; `ws_client` takes the stream's place when
+    given. `token` (as a feed's) goes with every request. Without `gateway_url` an open `ws_client` alone
+    keeps it fresh. `ttl_s` defaults to three poll intervals. Raises ValueError for a gateway without a world.
     """
 
     def __init__(
@@ -156,6 +156,8 @@ class ActivationManager:
             return "stopped"
         if self._fresh_ms is None:
             return "no update yet"
+        if self.gateway_url is not None and self._stream is None:
+            return "not subscribed"
         if self.state.is_suspect:
             return "the last update made no sense"
         if self.gateway_url is None and self._is_stream_open():

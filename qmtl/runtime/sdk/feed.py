@@ -126,9 +126,10 @@ class WebSocketFeed:
 
     async def start(self) -> None:
         """Begin connecting and return; nothing happens when it has begun already."""
+        if self._state is FeedState.FAILED:
+            await self._finish()
         if FeedEvent.STARTED not in TRANSITIONS[self._state]:
             return
-        await self._finish()
         self._counts = self.counts
         self._inbox = HandlerQueue("on_message", lambda: self.on_message, MAX_WAITING)
         self._states = HandlerQueue("on_state", lambda: self.on_state)

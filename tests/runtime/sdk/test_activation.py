@@ -123,11 +123,12 @@ async def test_32_a_stopped_gate_denies_and_forgets() -> None:
 
 async def test_32_a_subscription_that_fails_denies_until_it_succeeds() -> None:
     async with gateway() as server:
-        server.statuses = {"subscribe": 500, "activation": 500}
+        server.statuses = {"subscribe": 500}
         gate = ActivationManager(server.url, world_id="w", strategy_id="s", clock=FastClock(100))
         await gate.start()
+        assert "not subscribed" in gate.explain(BUY)
         assert gate.is_stale()
-        assert not gate.allow_order(BUY)
+        assert not gate.allow_order(CLOSE)
         await until(lambda: server.subscriptions() >= 2)
         assert not gate.allow_order(BUY)
         server.statuses = {}

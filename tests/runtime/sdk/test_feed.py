@@ -102,6 +102,14 @@ def test_a_wrong_url_is_refused_at_once(url: str) -> None:
         WebSocketFeed(url)
 
 
+async def test_a_feed_that_never_began_can_be_stopped(free_port: int) -> None:
+    feed, log = make(f"ws://127.0.0.1:{free_port}")
+    assert feed.state == "idle"
+    await feed.wait()
+    await feed.stop()
+    assert (feed.state, log.states) == ("stopped", ["stopped"])
+
+
 def test_every_state_has_its_ways_out_and_every_one_can_be_stopped() -> None:
     assert set(TRANSITIONS) == set(FeedState)
     for state, ways in TRANSITIONS.items():
