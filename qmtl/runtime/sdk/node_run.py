@@ -81,6 +81,7 @@ class NodeRun:
         self._road = road
         self._engine = NodeEngine()
         self._lock = RLock()
+        self._is_stopped = False
         self._following: list[Future[None]] = []
         symbol = runtime.settings().trader.symbol
         self.scope = Scope(context, symbol=symbol)
@@ -105,6 +106,8 @@ class NodeRun:
         """Take one row; see Runner.feed_queue_data."""
         scope = self.scope
         with self._lock, execution.running(scope.context):
+            if self._is_stopped:
+                return None
             plan = self._engine.admit(node, queue_id, interval, row, on_missing)
             if plan is None:
                 return None
@@ -180,6 +183,9 @@ class NodeRun:
             BACKGROUND.run(self.scope.gate.stop())
         for future in self._following:
             future.cancel()
+        # A row that is being computed is let to its end.
+        with self._lock:
+            self._is_stopped = True
         failures = [f.exception() for f in self._following if f.done() and not f.cancelled()]
         self._following.clear()
         for failure in failures:

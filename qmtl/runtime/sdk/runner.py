@@ -170,7 +170,8 @@ class Runner:
             raise ValueError(f"start, end: expected 0 <= start <= end in epoch seconds, got {start}, {end}")
         # Old bars must never become orders of today: history is a replay whatever the domain says.
         is_replay = replay or start is not None or bool(cls._context.get("replay"))
-        context = ExecutionContext(cls._domain(domain), is_replay)
+        where = cls._domain(domain)
+        context = ExecutionContext(where, is_replay and where != "backtest")
         strategy = strategy_cls() if isinstance(strategy_cls, type) else strategy_cls
         with execution.running(context):
             strategy.setup()
