@@ -19,6 +19,7 @@ from qmtl.engine.loader import load_strategy
 from qmtl.engine.replay import recover
 from qmtl.services.paper_exchange.app import PaperExchange
 from qmtl.services.paper_exchange.settings import MarketSettings, PaperExchangeConfig, WeightLimits
+from qmtl.services.paper_exchange.weights import WeightMeter
 from tests.simulation.trader_child import POINTS
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +27,6 @@ ORIGIN_MS = 1_750_000_020_000
 SPEED = 120.0
 KILLS = 200 if os.environ.get("QMTL_CAMPAIGN") == "chaos" else 12
 READY_S = 10.0
-UNLIMITED = WeightLimits(weight_1m=10**9, orders_10s=10**9, orders_1m=10**9)
 
 
 class Campaign:
@@ -36,9 +36,7 @@ class Campaign:
         self.folder = folder
         self.t0_s = time.time()
         self.paper = PaperExchange(
-            # A start asks for much; two hundred of them in minutes are not what the limits are for.
-            PaperExchangeConfig(markets=(MarketSettings(history=50),), seed=7, limits=UNLIMITED),
-            ScaledClock(ORIGIN_MS, SPEED),
+            PaperExchangeConfig(markets=(MarketSettings(history=50),), seed=7), ScaledClock(ORIGIN_MS, SPEED)
         )
         self.journal = folder / "journal.db"
         self.slowest_s = 0.0
@@ -70,6 +68,8 @@ class Campaign:
 
     async def live(self, *killed_at: str, within_s: float = 40.0) -> tuple[int, str]:
         """Run one trader to its end; without a kill point it is asked to stop after a ready second."""
+        # Two hundred starts in minutes are not what the limits are for: each life has a minute of its own.
+        self.paper.exchange.weights = WeightMeter(WeightLimits())
         begun = time.monotonic()
         child = await self.start(*killed_at)
         assert child.stdout is not None
