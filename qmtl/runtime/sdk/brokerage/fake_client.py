@@ -143,9 +143,13 @@ class FakeBrokerageClient(BrokerageClient):
 
     def _match(self, record: _Record) -> None:
         intent, is_manual = record.intent, self._mode == "manual"
-        kind = intent.type if is_manual else OrderType.MARKET
-        # A demo broker takes every order: what it would only reduce may be held elsewhere.
-        taken = msgspec.structs.replace(intent, type=kind, time_in_force=None, reduce_only=False)
+        price = intent.limit_price or intent.stop_price
+        kind = OrderType.LIMIT if is_manual and price else OrderType.MARKET
+        # A demo broker takes every order: what it would only reduce may be held elsewhere, and a stop is
+        # triggered by whoever calls `fill`.
+        taken = msgspec.structs.replace(
+            intent, type=kind, limit_price=price, stop_price=None, time_in_force=None, reduce_only=False
+        )
         core = self._core(intent.symbol)
         core.is_hedged = intent.position_side is not PositionSide.BOTH
         now_ms = self.clock.now_ms()

@@ -186,7 +186,10 @@ class IntentDesk:
         )
 
     def report(self, client_order_id: str, status: OrderStatus, reason: str = "") -> None:
-        """Record what became of an order without an answer of the venue."""
+        """Record what became of an order without an answer of the venue; the same twice is once."""
+        entry = self.journal.find(client_order_id)
+        if entry is not None and entry.order.status is status:
+            return
         self._write(OrderReported(self._clock.now_ms(), client_order_id, status, reason=reason))
 
     def report_result(self, result: OrderResult, client_order_id: str | None = None) -> str:

@@ -135,14 +135,14 @@ class SendPolicy:
 
         `attempt` sends once under `client_order_id`; `find` asks by it and returns None for proven
         absence, None instead of it means that the venue cannot be asked. Raises OrderRejected,
-        OrderNotSent or OrderUnknown; an OrderValidationError of `attempt` passes, nothing was sent.
+        OrderNotSent or OrderUnknown; an OrderValidationError or OrderRejected of `attempt` passes.
         """
         resends = 0
         while True:
             await self.wait_turn()
             try:
                 return await attempt()
-            except (OrderValidationError, DomainViolation, InstrumentBlocked):
+            except (OrderValidationError, DomainViolation, InstrumentBlocked, OrderRejected):
                 raise
             except Exception as error:  # noqa: BLE001 - every other failure is an outcome to judge
                 ended_ms = self._clock.real_ms()

@@ -15,7 +15,13 @@ from qmtl.runtime.sdk.background import BACKGROUND
 from qmtl.runtime.sdk.bearer import BearerToken, Token
 from qmtl.runtime.sdk.brokerage.client import BrokerageClient, OrderLike
 from qmtl.runtime.sdk.brokerage.order_road import JournalSource
-from qmtl.runtime.sdk.brokerage.result import CancelFailed, OrderNotFound, OrderResult, VenueUnavailable
+from qmtl.runtime.sdk.brokerage.result import (
+    CancelFailed,
+    OrderNotFound,
+    OrderNotSent,
+    OrderResult,
+    VenueUnavailable,
+)
 from qmtl.runtime.sdk.brokerage.send_policy import HttpStatusError, Outcome, classify_error, parse_retry_after
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
@@ -108,6 +114,8 @@ class TradeExecutionService(BrokerageClient):
             try:
                 await self.policy.wait_turn()
                 latest = await self._get(order_id, client_order_id)
+            except OrderNotSent as error:
+                raise VenueUnavailable(error.reason) from error
             except VenueUnavailable as error:
                 failure = error
                 continue
@@ -127,6 +135,8 @@ class TradeExecutionService(BrokerageClient):
         except HttpStatusError as error:
             if error.http_status == 404:
                 return None
+            if error.retry_after_s is not None:
+                self.policy.hold(error.retry_after_s)
             raise VenueUnavailable(str(error)) from error
         except (aiohttp.ClientError, OSError) as error:
             raise VenueUnavailable(f"{type(error).__name__}: {error}") from error
