@@ -133,6 +133,13 @@ def reveal(secret: SecretStr) -> str:
     return _read_text(path, "secret file").strip()
 
 
+def read_named(*names: str, environment: Mapping[str, str] | None = None) -> tuple[str, ...] | None:
+    """Return the values of environment variables that a published page names, None unless all are set."""
+    environment = os.environ if environment is None else environment
+    values = tuple(environment.get(name, "").strip() for name in names)
+    return values if all(values) else None
+
+
 def account_keys(settings: Settings) -> tuple[str, str] | None:
     """Return (API key, secret) of the account, None when none are configured.
 

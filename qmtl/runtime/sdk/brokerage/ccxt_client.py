@@ -112,6 +112,11 @@ class CcxtBrokerageClient(BrokerageClient):
     def _classify(self, error: Exception) -> Verdict:
         return self.venue.classify(error, self.clock)
 
+    def check_oco_leg(self, order: Mapping[str, Any]) -> None:
+        """A pair of contracts may only close: a sibling that fills late must not open a position."""
+        if self.venue.is_contract and not is_strictly_reducing(parse_intent(self._normalise(order))):
+            raise OrderValidationError("oco: legs on futures must be closing (reduce_only)")
+
     # --- sending ---------------------------------------------------------------------------------------
 
     async def _prepare(self, order: dict[str, Any]) -> None:
@@ -230,10 +235,7 @@ class CcxtBrokerageClient(BrokerageClient):
         return [(_ALGO,)] if is_algo else [()]
 
     def _is_algo(self, order_id: str | None, client_order_id: str | None) -> bool | None:
-        intents = self.desk.journal.intents
-        key = client_order_id
-        if order_id is not None:
-            key = intents.by_venue_id.get((self.account, order_id), key)
+        key = client_order_id if order_id is None else self._own_id(order_id)
         entry = None if not key else self.desk.journal.find(key)
         return None if entry is None else entry.order.intent.type in _CONDITIONAL
 
@@ -267,8 +269,12 @@ class CcxtBrokerageClient(BrokerageClient):
         return sorted(unique.values(), key=lambda fill: fill.ts_ms)
 
     def _own(self, fill: Fill) -> Fill:
-        cid = self.desk.journal.intents.by_venue_id.get((self.account, fill.order_id), "")
-        return msgspec.structs.replace(fill, client_order_id=cid)
+        return msgspec.structs.replace(fill, client_order_id=self._own_id(fill.order_id))
+
+    def _own_id(self, order_id: str) -> str:
+        """Return our id of an order by the venue's; an engine's intents name no account of a client."""
+        known = self.desk.journal.intents.by_venue_id
+        return known.get((self.account, order_id)) or known.get(("", order_id), "")
 
     def _windows(self, since_ms: int, place: Place) -> list[int | None]:
         """Return where to start each question for trades: Binance answers a week of contracts at a time."""

@@ -100,7 +100,8 @@ class CcxtExchange:
         self._is_clock_wrong = self._is_clock_wrong or is_named(error, "InvalidNonce")
         headers = getattr(self.api, "last_response_headers", None) or {}
         text = next((value for name, value in headers.items() if name.lower() == "retry-after"), None)
-        return classify_ccxt(error, parse_retry_after(text, clock))
+        status = getattr(self.api, "last_http_status", None)
+        return classify_ccxt(error, status, parse_retry_after(text, clock))
 
     def place_of(self, symbol: str) -> tuple[Place, dict[str, Any]]:
         """Return where orders of `symbol` go and its market row, empty when markets are not known."""

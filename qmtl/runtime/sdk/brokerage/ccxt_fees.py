@@ -158,10 +158,13 @@ class BrokerageModel:
             slippage = SpreadSlippage(slippage.fraction, _positive(hint, "spread_hint"))
         # One price cannot tell who rested; the order's kind says it, so both roles pay its rate.
         models = VenueModels(fees=MakerTakerFeeModel(rate, rate), slippage=slippage)
-        instrument = msgspec.structs.replace(self.instrument or parse_instrument({}), symbol=symbol)
+        instrument = self.instrument or parse_instrument({})
+        # What is held elsewhere ties up margin too.
+        symbols = {symbol, *(held.symbol for held in account.positions.values())}
+        instruments = {one: msgspec.structs.replace(instrument, symbol=one) for one in symbols}
         mode: Literal["cash", "isolated"] = "cash" if self.product == "spot" else "isolated"
         return MatchingCore(
-            {symbol: instrument}, models=models, account=account, margin_mode=mode, leverage=self.leverage
+            instruments, models=models, account=account, margin_mode=mode, leverage=self.leverage
         )
 
 

@@ -15,7 +15,13 @@ from qmtl.core.position import Position
 from qmtl.engine.intents import symbol_key
 from qmtl.runtime.sdk.brokerage.ccxt_market import contract_size
 from qmtl.runtime.sdk.brokerage.result import OrderResult
-from qmtl.runtime.sdk.brokerage.send_policy import Outcome, Verdict, classify_error
+from qmtl.runtime.sdk.brokerage.send_policy import (
+    NOT_TAKEN_STATUSES,
+    Outcome,
+    Verdict,
+    classify_error,
+    classify_status,
+)
 
 _BINANCE_STOPS = {"stop": "STOP_MARKET", "stop_limit": "STOP"}
 _STOPS = {"stop": "market", "stop_limit": "limit"}
@@ -51,7 +57,10 @@ def dump_call(order: Mapping[str, Any], place: Place) -> CcxtCall:
     kind = order["type"]
     stops = _BINANCE_STOPS if place.is_binance_contract else _STOPS
     price = order["limit_price"] if kind in {"limit", "stop_limit"} else None
-    params: dict[str, Any] = {"clientOrderId": order["client_order_id"]}
+    extra = order.get("params", {})
+    if not isinstance(extra, Mapping):
+        raise OrderValidationError(f"params: expected a mapping for ccxt, got {extra!r}")
+    params: dict[str, Any] = {**extra, "clientOrderId": order["client_order_id"]}
     if place.is_binance:
         params["newClientOrderId"] = order["client_order_id"]
     if kind in stops:
@@ -96,7 +105,9 @@ def _dump_position(order: Mapping[str, Any], place: Place) -> dict[str, Any]:
         return {}
     params: dict[str, Any] = {} if side is None else {"positionSide": side}
     # In hedge mode the position side says that it closes, and Binance refuses reduceOnly (-1106).
-    if reduces and not (place.is_binance and is_hedge_close(order)):
+    # Nor does it take it beside closePosition.
+    closes = bool(order.get("params", {}).get("closePosition")) or is_hedge_close(order)
+    if reduces and not (place.is_binance and closes):
         params["reduceOnly"] = True
     return params
 
@@ -134,25 +145,37 @@ def parse_answer(
     return OrderResult(told, client_order_id=client_order_id, quantity=asked)
 
 
-def classify_ccxt(error: Exception, retry_after_s: float | None = None) -> Verdict:
+def classify_ccxt(
+    error: Exception, http_status: int | None = None, retry_after_s: float | None = None
+) -> Verdict:
     """Judge a failed ccxt call by the names of its error's classes, as ccxt's hierarchy gives them.
 
-    A rate limit or a wrong nonce took nothing, nor did a connection that never stood; named exchange
-    errors are final; the bare ones, which ccxt also raises for broken answers, and all else are open.
+    `http_status` is that of the last answer. A rate limit or a wrong nonce took nothing, nor did a
+    connection that never stood; named exchange errors are final, and so are the bare ones of a 4xx; all
+    else is open, for ccxt raises the bare one for broken answers too.
     """
     names = {kind.__name__ for kind in type(error).__mro__}
     reason = f"{type(error).__name__}: {error}"
     cause = error.__cause__
-    if names & {"RateLimitExceeded", "InvalidNonce"} or isinstance(cause, socket.gaierror):
-        return Verdict(Outcome.NOT_TAKEN, reason, None, retry_after_s)
+    if cause is not None:
+        # The network's own error: there was no answer, and the status is an older one.
+        is_unsent = isinstance(cause, Exception) and classify_error(cause).outcome is Outcome.NOT_TAKEN
+        if is_unsent or isinstance(cause, socket.gaierror):
+            return Verdict(Outcome.NOT_TAKEN, reason)
+        http_status = None
+    if names & {"RateLimitExceeded", "InvalidNonce"} or _is_throttled(names, http_status):
+        return Verdict(Outcome.NOT_TAKEN, reason, http_status, retry_after_s)
     if _FAMILY in names:
-        if type(error).__name__ == _FAMILY:
-            return Verdict(Outcome.AMBIGUOUS, reason)
-        looks_first = "DuplicateOrderId" in names or _DUPLICATE.search(str(error)) is not None
-        return Verdict(Outcome.FINAL, reason, looks_first=looks_first)
-    if isinstance(cause, Exception) and classify_error(cause).outcome is Outcome.NOT_TAKEN:
-        return Verdict(Outcome.NOT_TAKEN, reason)
-    return Verdict(Outcome.AMBIGUOUS, reason, None, retry_after_s)
+        is_named = type(error).__name__ != _FAMILY
+        if is_named or (http_status is not None and classify_status(http_status) is Outcome.FINAL):
+            looks_first = "DuplicateOrderId" in names or _DUPLICATE.search(str(error)) is not None
+            return Verdict(Outcome.FINAL, reason, http_status, looks_first=looks_first)
+    return Verdict(Outcome.AMBIGUOUS, reason, http_status, retry_after_s)
+
+
+def _is_throttled(names: set[str], http_status: int | None) -> bool:
+    # Binance's 429 and 418 arrive as DDoSProtection; elsewhere that word is a proxy's guess.
+    return http_status in NOT_TAKEN_STATUSES or (http_status == 418 and "DDoSProtection" in names)
 
 
 def is_named(error: BaseException, *names: str) -> bool:

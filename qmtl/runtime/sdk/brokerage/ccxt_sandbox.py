@@ -51,12 +51,22 @@ def make_exchange(exchange_id: str, config: Mapping[str, Any]) -> Any:
     if not callable(kind):
         raise ValueError(f"exchange {exchange_id!r} is not one ccxt knows")
     if isinstance(kind, type):
-        # ccxt's own finaliser warns of an open session; ours belongs to the background loop.
-        kind = type(kind.__name__, (kind,), {"__del__": lambda _: None})
+        kind = _extended(kind)
     exchange = kind(dict(config))
     if hasattr(exchange, "own_session") and config.keys().isdisjoint(_OWN_TLS):
         exchange.own_session = False
     return exchange
+
+
+def _extended(kind: Any) -> type:
+    """Return the exchange's class with the HTTP status of its last answer, and without its finaliser."""
+
+    def on_rest_response(self: Any, code: int, *rest: Any) -> Any:
+        self.last_http_status = code
+        return kind.on_rest_response(self, code, *rest)
+
+    # The finaliser warns of an open session; ours belongs to the background loop.
+    return type(kind.__name__, (kind,), {"__del__": lambda _: None, "on_rest_response": on_rest_response})
 
 
 async def open_session(exchange: Any) -> None:
