@@ -1,0 +1,43 @@
+"""Runs the snippets of a page as a reader would, in a process whose published hosts are on loopback.
+
+Reads {"hosts": {"broker": port}, "snippets": [text], "after": [text]} from stdin; each snippet runs unchanged
+in a namespace of its own, then its `after` in the same namespace. Every line `after` prints is the report.
+"""
+
+import ast
+import asyncio
+import inspect
+import json
+import socket
+import sys
+from typing import Any
+
+
+def map_hosts(hosts: dict[str, int]) -> None:
+    """Resolve the named hosts to their loopback ports, loopback itself as ever, and nothing else."""
+    ask = socket.getaddrinfo
+
+    def find(host: Any, port: Any, *rest: Any, **kw: Any) -> Any:
+        if host in hosts:
+            return ask("127.0.0.1", hosts[host], *rest, **kw)
+        if host in {"127.0.0.1", "localhost", "::1", None}:
+            return ask(host, port, *rest, **kw)
+        raise OSError(f"{host} is no host of this page")
+
+    socket.getaddrinfo = find
+
+
+async def main() -> None:
+    work = json.load(sys.stdin)
+    map_hosts(work["hosts"])
+    for number, (text, after) in enumerate(zip(work["snippets"], work["after"], strict=True)):
+        space: dict[str, Any] = {"__name__": f"snippet_{number}"}
+        for part in (text, after):
+            # `await` at the top level is what the page writes; notebooks allow it too.
+            code = compile(part, f"snippet {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            result = eval(code, space)
+            if inspect.isawaitable(result):
+                await result
+
+
+asyncio.run(main())
