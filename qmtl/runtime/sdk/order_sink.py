@@ -6,10 +6,10 @@ from decimal import Decimal
 from typing import Any, Protocol
 
 from qmtl.core.money import ZERO
-from qmtl.core.order import BrokerageError, OrderIntent, OrderStatus, parse_status
+from qmtl.core.order import OrderIntent, OrderStatus, OrderValidationError, parse_status
 from qmtl.core.order_payload import to_broker_order
 from qmtl.engine.intents import symbol_key
-from qmtl.engine.journal import IntentJournal
+from qmtl.engine.journal import IntentJournal, JournalError
 from qmtl.engine.order_journal import memory_journal, open_order_journal
 from qmtl.engine.ports import Clock, Random
 from qmtl.engine.risk import Refused
@@ -17,10 +17,31 @@ from qmtl.runtime.sdk import runtime
 from qmtl.runtime.sdk.background import BACKGROUND
 from qmtl.runtime.sdk.brokerage.intent_desk import IntentDesk, dump_body, parse_intent
 from qmtl.runtime.sdk.brokerage.order_road import OrderRoad
-from qmtl.runtime.sdk.brokerage.result import OrderResult, RiskRefused
+from qmtl.runtime.sdk.brokerage.result import (
+    DomainViolation,
+    InstrumentBlocked,
+    OrderNotSent,
+    OrderRejected,
+    OrderResult,
+    RiskRefused,
+    SandboxUnavailable,
+    VenueConfigurationError,
+)
 from qmtl.runtime.sdk.node_simulation import Simulation
 
 Payload = Mapping[str, Any]
+NOT_TAKEN = (
+    DomainViolation,
+    InstrumentBlocked,
+    JournalError,
+    OrderNotSent,
+    OrderRejected,
+    OrderValidationError,
+    RiskRefused,
+    SandboxUnavailable,
+    VenueConfigurationError,
+)
+"""Errors after which the venue provably has no such order."""
 _CONTEXT_FIELDS = frozenset({"execution_domain", "world_id", "strategy_id"})
 
 
@@ -121,7 +142,7 @@ class RecordedSink:
             return True
         try:
             answer = post(self._service, payload)
-        except (BrokerageError, ValueError) as error:
+        except NOT_TAKEN as error:
             self._desk.report(key, OrderStatus.REJECTED, str(error))
             raise
         if isinstance(answer, Mapping):

@@ -10,28 +10,19 @@ from typing import Any
 
 import structlog
 
-from qmtl.core.order import OrderValidationError
 from qmtl.engine.intents import symbol_key
-from qmtl.engine.journal import JournalError
 from qmtl.engine.ports import Clock, Reach
 from qmtl.runtime.sdk.activation import ActivationManager
 from qmtl.runtime.sdk.brokerage import execution
 from qmtl.runtime.sdk.brokerage.execution import ExecutionContext
 from qmtl.runtime.sdk.brokerage.order_road import OrderRoad
-from qmtl.runtime.sdk.brokerage.result import (
-    DomainViolation,
-    InstrumentBlocked,
-    OrderNotSent,
-    OrderRejected,
-    RiskRefused,
-    SandboxUnavailable,
-    VenueConfigurationError,
-)
+from qmtl.runtime.sdk.brokerage.result import DomainViolation, InstrumentBlocked, RiskRefused
 from qmtl.runtime.sdk.dedup import OrderDedup, dedup_key
 from qmtl.runtime.sdk.node_engine import Emission
 from qmtl.runtime.sdk.node_simulation import Simulation
 from qmtl.runtime.sdk.nodes.base import Node
 from qmtl.runtime.sdk.order_sink import (
+    NOT_TAKEN,
     OrderSink,
     Payload,
     RecordedSink,
@@ -41,19 +32,6 @@ from qmtl.runtime.sdk.order_sink import (
 )
 
 REACHES: frozenset[Reach] = frozenset({"memory", "sandbox", "live"})
-_NOT_TAKEN = (
-    DomainViolation,
-    InstrumentBlocked,
-    JournalError,
-    OrderNotSent,
-    OrderRejected,
-    OrderValidationError,
-    RiskRefused,
-    SandboxUnavailable,
-    VenueConfigurationError,
-)
-"""Errors after which the venue provably has no such order."""
-
 _log = structlog.get_logger("qmtl.runner")
 
 
@@ -177,7 +155,7 @@ class PublisherRoad:
             self.counts[f"refused:{code}"] += 1
             _log.warning("order refused", node=node.node_id, code=code, reason=str(refused), action="dropped")
             is_taken = False
-        except _NOT_TAKEN:
+        except NOT_TAKEN:
             if key is not None:
                 scope.dedup.release(key)
             raise
