@@ -155,6 +155,7 @@ class Intents:
             risk.working.pop(order.client_order_id, None)
 
     def unsettled(self, account: str) -> list[IntentEntry]:
-        """Return the orders of `account` whose outcome is not known, and those not durable yet."""
+        """Return the clients' orders of `account` whose outcome is not known, and those not durable yet."""
         doubtful = UNSETTLED | {OrderStatus.INITIALIZED}
-        return [e for e in self.entries.values() if e.account == account and e.order.status in doubtful]
+        mine = (e for e in self.entries.values() if e.body and e.account == account)
+        return [entry for entry in mine if entry.order.status in doubtful]

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from qmtl.core.event import StateChanged
 from qmtl.core.reason import TradingState
 from qmtl.engine.backup import lock_path
 from qmtl.engine.halt_marker import clear_marker, read_marker
@@ -26,13 +27,20 @@ class OrderJournal(IntentJournal):
         try:
             journal = SqliteJournal(path, random.randbytes(8).hex(), opened_ms=clock.now_ms())
             super().__init__(journal)
-            marker = read_marker(path)
-            if marker is not None:
-                self.set_state(TradingState.HALTED, marker.who, marker.why, clock.now_ms())
-                clear_marker(path)
         except JournalError:
             lock.release()
             raise
+
+    def refresh(self) -> None:
+        """See IntentJournal; a halt marker beside the file halts every account in it, for good."""
+        super().refresh()
+        marker = read_marker(self.path)
+        if marker is not None:
+            self.journal.append(
+                StateChanged(self._clock.now_ms(), TradingState.HALTED, marker.who, marker.why)
+            )
+            super().refresh()
+            clear_marker(self.path)
 
     def own(self, account: str) -> None:
         """Take `account`, or raise JournalError naming who holds it."""

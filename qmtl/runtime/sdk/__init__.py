@@ -40,6 +40,7 @@ _HOMES = {
         "VenueUnavailable",
     ),
     "qmtl.runtime.sdk.brokerage.trade_execution_service": ("TradeExecutionService",),
+    "qmtl.runtime.sdk.brokerage.venue": ("BrokerageVenue",),
     "qmtl.runtime.sdk.feed": ("FakeLiveDataFeed", "FeedFailed", "LiveDataFeed", "WebSocketFeed"),
     "qmtl.runtime.sdk.feed_state": ("FeedState",),
     "qmtl.runtime.sdk.node_run": ("SubmitResult",),

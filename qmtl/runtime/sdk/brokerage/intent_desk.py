@@ -188,7 +188,7 @@ class IntentDesk:
     def report(self, client_order_id: str, status: OrderStatus, reason: str = "") -> None:
         """Record what became of an order without an answer of the venue; the same twice is once."""
         entry = self.journal.find(client_order_id)
-        if entry is not None and entry.order.status is status:
+        if entry is None or not entry.body or entry.order.status is status:
             return
         self._write(OrderReported(self._clock.now_ms(), client_order_id, status, reason=reason))
 
@@ -204,6 +204,9 @@ class IntentDesk:
             return key
         order = entry.order
         result.know_quantity(order.intent.quantity)
+        if not entry.body:
+            # The engine that recorded this intent hears of it by its own feed.
+            return key
         status = result.status
         if status is OrderStatus.UNKNOWN:
             status = OrderStatus.ACCEPTED

@@ -89,6 +89,11 @@ class OrderRoad(ABC):
         """How far its orders go: memory, sandbox (verified) or live."""
         return "live"
 
+    @property
+    def is_spot(self) -> bool:
+        """Tell whether what is sold must be held, so that every sale closes."""
+        return False
+
     # --- transport hooks: one request each, on the background loop -------------------------------------
 
     def _normalise(self, order: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,7 +160,9 @@ class OrderRoad(ABC):
             journal = self._open()
             if isinstance(journal, OrderJournal):
                 journal.own(self.account)
-            self._desk = IntentDesk(journal, self.account, self.clock)
+            # A journal that is an engine's is of one account, and its intents name none.
+            is_engines = journal is not self._source and not isinstance(journal, OrderJournal)
+            self._desk = IntentDesk(journal, "" if is_engines else self.account, self.clock)
             if self._desk.find_interrupted():
                 self._settle_later()
         return self._desk

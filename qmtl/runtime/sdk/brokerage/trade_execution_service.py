@@ -12,7 +12,7 @@ from qmtl.core.money import parse_decimal
 from qmtl.engine.ports import Clock, Random
 from qmtl.runtime.sdk import runtime
 from qmtl.runtime.sdk.background import BACKGROUND
-from qmtl.runtime.sdk.bearer import BearerToken, Token
+from qmtl.runtime.sdk.bearer import BearerToken, Token, TokenUnavailable
 from qmtl.runtime.sdk.brokerage.client import BrokerageClient, OrderLike
 from qmtl.runtime.sdk.brokerage.order_road import JournalSource
 from qmtl.runtime.sdk.brokerage.result import (
@@ -22,7 +22,13 @@ from qmtl.runtime.sdk.brokerage.result import (
     OrderResult,
     VenueUnavailable,
 )
-from qmtl.runtime.sdk.brokerage.send_policy import HttpStatusError, Outcome, classify_error, parse_retry_after
+from qmtl.runtime.sdk.brokerage.send_policy import (
+    HttpStatusError,
+    Outcome,
+    Verdict,
+    classify_error,
+    parse_retry_after,
+)
 
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 _STAND_INS = {"symbol": "UNNAMED", "side": "BUY", "quantity": 1}
@@ -63,6 +69,7 @@ class TradeExecutionService(BrokerageClient):
             max_retries=max_retries,
             backoff=backoff,
             absence_window_s=absence_window_s,
+            classify=_classify,
             clock=clock,
             random=random,
         )
@@ -214,6 +221,12 @@ class TradeExecutionService(BrokerageClient):
             return OrderResult(
                 words, client_order_id=client_order_id, quantity=quantity, http_status=http_status
             )
+
+
+def _classify(error: Exception) -> Verdict:
+    if isinstance(error, TokenUnavailable):
+        return Verdict(Outcome.NOT_TAKEN, str(error))
+    return classify_error(error)
 
 
 def _reason(answer: Any, text: bytes) -> str:

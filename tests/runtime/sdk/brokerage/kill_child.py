@@ -15,7 +15,6 @@ from qmtl.core.order import BrokerageError
 from qmtl.engine.journal import IntentJournal, SqliteJournal
 from qmtl.runtime.sdk import runtime
 from qmtl.runtime.sdk.brokerage.http_client import HttpBrokerageClient
-from qmtl.runtime.sdk.brokerage.result import VenueUnavailable
 
 POINTS = (
     "commit:before",
@@ -81,7 +80,8 @@ def post(url: str, journal: str, ids: list[str], point: str, nth: int) -> None:
             try:
                 client.post_order(order)
                 break
-            except VenueUnavailable:
+            except ConnectionError:
+                # Not sent, unknown, unreachable: whoever gave the id gives it again.
                 continue
 
 

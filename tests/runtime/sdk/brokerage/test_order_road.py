@@ -15,12 +15,13 @@ import pytest
 from qmtl.core.event import IntentRecorded
 from qmtl.core.order import OrderStatus, OrderValidationError
 from qmtl.core.reason import TradingState
+from qmtl.engine.halt_marker import HaltMarker, write_marker
 from qmtl.engine.journal import IntentJournal, JournalError, SqliteJournal
 from qmtl.runtime.sdk.background import BACKGROUND
 from qmtl.runtime.sdk.brokerage.fake_client import FakeBrokerageClient
 from qmtl.runtime.sdk.brokerage.http_client import HttpBrokerageClient
 from qmtl.runtime.sdk.brokerage.order_road import OrderRoad
-from qmtl.runtime.sdk.brokerage.result import OrderRejected, RiskRefused
+from qmtl.runtime.sdk.brokerage.result import OrderNotSent, OrderRejected, RiskRefused
 from tests.runtime.sdk.brokerage.conftest import close_all
 from tests.runtime.sdk.brokerage.http_broker import ROOT, BookHandle
 from tests.runtime.sdk.brokerage.orders import buy, client_of
@@ -200,6 +201,27 @@ def test_15_halted_or_over_a_limit_sends_nothing(book: BookHandle, configure: Ca
         after.post_order(buy())
     assert after.cancel_order(order.id).status is OrderStatus.CANCELED
     assert len(book.asked("POST")) == 1
+
+
+def test_15_a_halt_marker_beside_the_journal_stops_a_running_client(book: BookHandle) -> None:
+    client = client_of(book)
+    client.post_order(buy())
+    write_marker(Path("orders.db").absolute(), HaltMarker("operator", "stop now", 1))
+    with pytest.raises(RiskRefused, match="stop now"):
+        client.post_order(buy())
+    restart()
+    with pytest.raises(RiskRefused, match="halted"):
+        client_of(book).post_order(buy())
+    assert len(book.asked("POST")) == 1
+
+
+async def test_a_token_that_cannot_be_had_sends_nothing(book: BookHandle) -> None:
+    def no_token() -> str:
+        raise OSError("vault is closed")
+
+    with pytest.raises(OrderNotSent, match="token"):
+        await client_of(book, token=no_token).post_order_async(buy())
+    assert book.asked() == []
 
 
 @pytest.mark.parametrize(
