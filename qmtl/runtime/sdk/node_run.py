@@ -88,7 +88,7 @@ class NodeRun:
         if context.is_replay or context.domain in _SIMULATED:
             self.scope.simulation = Simulation(
                 self.streams,
-                lambda emission: road.publish(emission, self.scope),
+                lambda emissions: road.publish_all(emissions, self.scope),
                 default_symbol=symbol,
                 limits=configured_limits(),
             )
@@ -114,8 +114,7 @@ class NodeRun:
             if scope.simulation is not None:
                 return scope.simulation.take([(node, plan, row)])
             result, emissions = plan.walk(row)
-            for emission in emissions:
-                self._road.publish(emission, scope)
+            self._road.publish_all(emissions, scope)
             return result
 
     async def load(self, start: int, end: int, as_of: Any) -> list[tuple[StreamInput, Row]]:

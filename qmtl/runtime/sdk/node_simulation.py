@@ -37,7 +37,7 @@ class NodeStrategy(SilentStrategy):
 
     name = "nodes"
 
-    def __init__(self, publish: Callable[[Emission], None]) -> None:
+    def __init__(self, publish: Callable[[Sequence[Emission]], None]) -> None:
         self.plan: NodePlan | None = None
         self.row: Row = (0, None)
         self.ctx: Context | None = None
@@ -67,8 +67,8 @@ class NodeStrategy(SilentStrategy):
         self.result, emissions = plan.walk(self.row)
         if not self._is_warm:
             self._is_warm = plan.is_warm
-        for emission in emissions:
-            self._publish(emission)
+        if emissions:
+            self._publish(emissions)
 
 
 class Simulation:
@@ -81,7 +81,7 @@ class Simulation:
     def __init__(
         self,
         streams: Sequence[StreamInput],
-        publish: Callable[[Emission], None],
+        publish: Callable[[Sequence[Emission]], None],
         *,
         default_symbol: str,
         limits: RiskLimits,

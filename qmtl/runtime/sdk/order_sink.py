@@ -11,10 +11,11 @@ from qmtl.core.order_payload import to_broker_order
 from qmtl.engine.intents import symbol_key
 from qmtl.engine.journal import IntentJournal, JournalError
 from qmtl.engine.order_journal import memory_journal, open_order_journal
-from qmtl.engine.ports import Clock, Random
+from qmtl.engine.ports import Clock, Random, Reach
 from qmtl.engine.risk import Refused
 from qmtl.runtime.sdk import runtime
 from qmtl.runtime.sdk.background import BACKGROUND
+from qmtl.runtime.sdk.brokerage import execution
 from qmtl.runtime.sdk.brokerage.intent_desk import IntentDesk, dump_body, parse_intent
 from qmtl.runtime.sdk.brokerage.order_road import OrderRoad
 from qmtl.runtime.sdk.brokerage.result import (
@@ -119,8 +120,9 @@ class ServiceSink:
 class RecordedSink:
     """A sink without a journal of its own, or none at all (shadow): the Runner records its intents."""
 
-    def __init__(self, service: Any, desk: "RecordingDesk") -> None:
+    def __init__(self, service: Any, desk: "RecordingDesk", reach: Reach = "memory") -> None:
         self._service = service
+        self._reach = reach
         self.is_spot = getattr(service, "is_spot", False) is True
         self._desk = desk
         self._body: dict[str, Any] = {}
@@ -131,6 +133,8 @@ class RecordedSink:
 
     def admit(self, payload: Payload, symbol: str) -> None:
         """See OrderSink."""
+        if self._service is not None:
+            execution.check_reach(payload, self._reach)
         self._body = to_order(payload, symbol)
         self._desk.admit(self._body)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from math import isfinite
@@ -79,6 +79,17 @@ class PublisherRoad:
         self._worker: ThreadPoolExecutor | None = None
         self._running: list[Future[None]] = []
 
+    def publish_all(self, emissions: Sequence[Emission], scope: Scope) -> None:
+        """Publish each; one that fails stops no other, and the first error reaches the caller."""
+        failure: Exception | None = None
+        for emission in emissions:
+            try:
+                self.publish(emission, scope)
+            except Exception as error:  # noqa: BLE001 - raised below, after the others had their turn
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
     def publish(self, emission: Emission, scope: Scope) -> None:
         """Take what a publisher computed; a sink's error reaches the caller.
 
@@ -102,7 +113,7 @@ class PublisherRoad:
             return
         context = ExecutionContext(scope.context.domain, scope.context.is_replay, latest_close(node))
         stays = isinstance(sink, SimulatedSink) or getattr(service, "reach", None) == "memory"
-        self.raise_failure()
+        failure = self._find_failure()
         with execution.running(context):
             if not stays and _is_in_loop():
                 if self._worker is None:
@@ -111,6 +122,8 @@ class PublisherRoad:
                 self._running.append(self._worker.submit(run, self._deliver, node, payload, scope, sink))
             else:
                 self._deliver(node, payload, scope, sink)
+        if failure is not None:
+            raise failure
 
     def _choose(self, node: Node, scope: Scope, *, is_declared: bool) -> OrderSink | None:
         """Step 3: return where orders of this domain go."""
@@ -123,8 +136,9 @@ class PublisherRoad:
                     raise DomainViolation(f"no execution domain is set, and {name} reaches a live venue")
                 return ServiceSink(service)
             if execution.is_allowed(domain or "backtest", reach, is_replay=is_replay):
-                keeps_journal = isinstance(service, OrderRoad)
-                return ServiceSink(service) if keeps_journal else RecordedSink(service, self.desk)
+                if isinstance(service, OrderRoad):
+                    return ServiceSink(service)
+                return RecordedSink(service, self.shadow if reach == "memory" else self.desk, reach)
             self._count(node, "skipped_domain", f"domain {domain or 'replay'} has no {reach} orders")
         if scope.simulation is not None:
             return SimulatedSink(scope.simulation)
@@ -171,15 +185,24 @@ class PublisherRoad:
             self._told.add((node, what))
             _log.warning("order skipped", node=node.node_id, reason=reason, action="counted from here on")
 
-    def raise_failure(self, *, wait: bool = False) -> None:
-        """Raise the first error of an order that was sent from a thread; `wait` lets all of them end."""
-        while self._running and (wait or self._running[0].done()):
-            self._running.pop(0).result()
+    def _find_failure(self, *, waits: bool = False) -> BaseException | None:
+        """Return the error of the first order that failed on the other thread and was not told yet."""
+        while self._running and (waits or self._running[0].done()):
+            failure = self._running.pop(0).exception()
+            if failure is not None:
+                return failure
+        return None
+
+    def settle(self) -> None:
+        """Let orders on their way end; raises the first error among them."""
+        failure = self._find_failure(waits=True)
+        if failure is not None:
+            raise failure
 
     def close(self) -> None:
         """Let orders on their way end and forget what was told; raises the first error among them."""
         try:
-            self.raise_failure(wait=True)
+            self.settle()
         finally:
             self._told.clear()
             worker, self._worker = self._worker, None

@@ -240,8 +240,7 @@ class Runner:
                 if plan is None:
                     return None
                 result, emissions = plan.walk(row)
-            for emission in emissions:
-                cls.road.publish(emission, cls._scope)
+            cls.road.publish_all(emissions, cls._scope)
         return result
 
     # --- the end -----------------------------------------------------------------------------------

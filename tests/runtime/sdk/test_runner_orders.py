@@ -1,6 +1,6 @@
 """The seven steps of a publisher's order (connectors §6); numbers are those of its acceptance list."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,19 @@ from qmtl.runtime.sdk import runtime
 from qmtl.runtime.sdk.brokerage.fake_client import FakeBrokerageClient
 from qmtl.runtime.sdk.brokerage.result import DomainViolation, OrderRejected, RiskRefused
 from qmtl.runtime.sdk.brokerage.trade_execution_service import TradeExecutionService
+from qmtl.runtime.sdk.nodes.sources import StreamInput
 from qmtl.runtime.sdk.runner import Runner
-from tests.runtime.sdk.runner_rig import Bars, Broker, EveryBar, Sink, order, price_of, publish, serve_broker
+from tests.runtime.sdk.runner_rig import (
+    Bars,
+    Broker,
+    EveryBar,
+    FiringTradeOrderPublisher,
+    Sink,
+    order,
+    price_of,
+    publish,
+    serve_broker,
+)
 
 
 @pytest.fixture
@@ -74,9 +85,12 @@ def test_15_without_a_price_the_publishers_latest_close_is_the_mark(
     assert broker.methods() == ["POST"]
 
 
-@pytest.mark.parametrize(("domain", "replay"), [("backtest", False), ("dryrun", False), ("live", True)])
+@pytest.mark.parametrize(
+    ("domain", "replay"),
+    [("backtest", False), ("dryrun", False), ("live", True), ("live", False), (None, False)],
+)
 def test_27_nine_replayed_bars_send_nothing(
-    runner: type[Runner], broker: Broker, domain: str, replay: bool
+    runner: type[Runner], broker: Broker, domain: str | None, replay: bool
 ) -> None:
     EveryBar.provider = Bars(9)
     runner.set_trade_execution_service(service(broker))
@@ -238,6 +252,34 @@ def test_a_duck_in_a_set_domain_is_checked_and_recorded(
         publish(runner, order(quantity=1, type="limit", limit_price=49.0))
     statuses = [e.order.status for e in runner.road.desk.journal.intents.entries.values()]
     assert statuses == [OrderStatus.FILLED, OrderStatus.REJECTED]
+
+
+def test_an_orders_own_domain_is_checked_again(runner: type[Runner]) -> None:
+    sink = Sink()
+    runner.set_trade_mode("live")
+    runner.set_trade_execution_service(sink)
+    with pytest.raises(DomainViolation, match="domain backtest cannot reach a live venue"):
+        publish(runner, order(execution_domain="backtest"))
+    with pytest.raises(OrderValidationError, match="symbol: is missing"):
+        publish(runner, {"id": 2})
+    assert sink.orders == []
+
+
+def test_one_failing_order_stops_no_other(runner: type[Runner]) -> None:
+    class Picky(Sink):
+        def post_order(self, payload: Mapping[str, Any]) -> Any:
+            super().post_order(payload)
+            if payload["side"] == "BUY":
+                raise OrderRejected("no")
+
+    source = StreamInput(interval=60, period=1)
+    FiringTradeOrderPublisher(source, lambda _: order("BUY"), name="buy", interval=60, period=1)
+    FiringTradeOrderPublisher(source, lambda _: order("SELL"), name="sell", interval=60, period=1)
+    sink = Picky()
+    runner.set_trade_execution_service(sink)
+    with pytest.raises(OrderRejected):
+        runner.feed_queue_data(source, "q", 60, 60, None)
+    assert [one["side"] for one in sink.orders] == ["BUY", "SELL"]
 
 
 def test_submission_can_be_switched_off_and_nobody_is_a_sink(runner: type[Runner]) -> None:

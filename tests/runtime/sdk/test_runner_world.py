@@ -31,7 +31,7 @@ class Firing(Strategy):
 async def give(runner: type[Runner], result: SubmitResult, minute: int, payload: Any) -> None:
     assert isinstance(result.strategy, Firing)
     runner.feed_queue_data(result.strategy.source, "q", 60, 60 * minute, payload)
-    await asyncio.to_thread(runner.road.raise_failure, wait=True)
+    await asyncio.to_thread(runner.road.settle)
 
 
 async def test_live_with_a_gateway_is_gated_by_its_world(runner: type[Runner]) -> None:
