@@ -47,6 +47,7 @@ class Intents:
         """Start empty."""
         self.entries: dict[str, IntentEntry] = {}
         self.by_venue_id: dict[tuple[str, str], str] = {}
+        self.has_forgotten = False
         self._risks: dict[str, RiskAccount] = {}
         self._state: ev.StateChanged | None = None
 
@@ -75,6 +76,7 @@ class Intents:
             oldest = next((key for key, old in self.entries.items() if old.order.is_done), None)
             if oldest is not None:
                 del self.entries[oldest]
+                self.has_forgotten = True
         return entry
 
     def fold(self, event: ev.AnyEvent) -> None:

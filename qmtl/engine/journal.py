@@ -258,7 +258,11 @@ class IntentJournal:
     def find(self, client_order_id: str) -> IntentEntry | None:
         """Return what is known of an intent, None when it was never recorded."""
         known = self.intents.entries.get(client_order_id)
-        if known is None and (history := getattr(self.journal, "history", None)) is not None:
+        if (
+            known is None
+            and self.intents.has_forgotten
+            and (history := getattr(self.journal, "history", None)) is not None
+        ):
             past = Intents()
             for _, event in history(client_order_id):
                 past.fold(event)
