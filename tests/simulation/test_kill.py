@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from qmtl.core.event import IntentRecorded, OrderFilled
+from qmtl.core.event import ErrorRecorded, IntentRecorded, OrderFilled, StateChanged
 from qmtl.engine.clock import ScaledClock
-from qmtl.engine.journal import SqliteJournal
+from qmtl.engine.journal import SqliteJournal, open_journal, read_events
 from qmtl.engine.loader import load_strategy
 from qmtl.engine.replay import recover
 from qmtl.services.paper_exchange.app import PaperExchange
@@ -94,6 +94,17 @@ class Campaign:
         rest = (await child.stdout.read()).decode()
         return code or 0, line.decode() + rest + (await errors).decode()
 
+    def troubles(self) -> str:
+        """What the journal says went wrong, for the message of a failure."""
+        journal = open_journal(self.journal)
+        found = [
+            str(event)
+            for _, event in read_events(journal, self.journal)
+            if isinstance(event, ErrorRecorded | StateChanged)
+        ]
+        journal.close()
+        return "\n".join(found[-20:])
+
     def check(self) -> dict[str, int]:
         """Compare the journal with the exchange, order by order and fill by fill."""
         account = self.paper.exchange.accounts["paper"]
@@ -127,7 +138,9 @@ async def test_08_kill_anywhere(tmp_path: Path) -> None:
         for number in range(KILLS):
             point = POINTS[number % len(POINTS)]
             code, text = await campaign.live(point, str(dice.randint(1, 4)))
-            assert code == -signal.SIGKILL, f"kill {number} {point}: ended with {code}\n{text}"
+            assert code == -signal.SIGKILL, (
+                f"kill {number} {point}: ended with {code}\n{text}\n{campaign.troubles()}"
+            )
         code, text = await campaign.live()
         assert code == 0, text
         figures = campaign.check()
