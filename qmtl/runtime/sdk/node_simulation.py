@@ -75,7 +75,8 @@ class Simulation:
     """One engine on one simulated venue, driven row by row; its time is that of the rows.
 
     The first stream with the shortest interval of each instrument moves its price, where its rows have a
-    close. `journal` holds everything that happened. What a node raises reaches whoever feeds.
+    close; a stream that names no instrument stands for `default_symbol`, and orders of instruments nobody
+    streams are refused. `journal` holds everything that happened. What a node raises reaches whoever feeds.
     """
 
     def __init__(

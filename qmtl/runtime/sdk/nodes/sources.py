@@ -4,8 +4,8 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from qmtl.core.instrument import parse_symbol
 from qmtl.engine.clock import SystemClock
+from qmtl.engine.intents import symbol_key
 from qmtl.runtime.sdk.nodes.base import Node, Row
 
 CLOSE_GRACE_S = 2
@@ -50,7 +50,7 @@ class StreamInput(Node):
         kind, *parts = (self.data_key or "").split(":")
         if kind not in {"ohlcv", "trades"} or len(parts) < 2:
             return None
-        return parse_symbol(parts[1].replace("%3A", ":").replace("%25", "%"))
+        return symbol_key(parts[1].replace("%3A", ":").replace("%25", "%"))
 
     async def fetch_rows(self, start: int, end: int, **context: Any) -> list[Row]:
         """Return (ts, row) of [start, end) in epoch seconds from the provider, ascending.

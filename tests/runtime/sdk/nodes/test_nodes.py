@@ -4,6 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qmtl.core.order import OrderValidationError
 from qmtl.runtime.sdk.node_engine import NodeEngine
@@ -205,3 +207,39 @@ def test_streams_bind_their_provider_and_read_frames() -> None:
     strict = StreamInput(interval="1m", period=2, history_provider=Provider(), strict=True)
     with pytest.raises(RuntimeError, match="history gap in strict mode"):
         asyncio.run(strict.load_history(60, 240))
+
+
+@given(
+    st.integers(1, 9),
+    st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=3, unique=True), min_size=1, max_size=6),
+    st.integers(1, 25),
+)
+def test_any_graph_computes_each_node_once_after_its_inputs(
+    period: int, shape: list[list[int]], rows: int
+) -> None:
+    source = StreamInput(interval=60, period=1)
+    nodes: list[Node] = [source]
+    calls: list[tuple[int, int]] = []
+
+    def compute(place: int) -> Any:
+        def total(view: View) -> int:
+            last = [view[one][60][-1] for one in nodes[place].inputs]
+            assert len({ts for ts, _ in last}) == 1, "all inputs are of this row"
+            assert all(len(view[one][60]) == period for one in nodes[place].inputs)
+            calls.append((last[0][0], place))
+            return sum(value for _, value in last)
+
+        return total
+
+    for place, reads in enumerate(shape, 1):
+        inputs = list(dict.fromkeys(nodes[one % len(nodes)] for one in reads))
+        nodes.append(ProcessingNode(inputs, compute(place), name=f"n{place}", interval=60, period=period))
+    engine = NodeEngine()
+    for k in range(1, rows + 1):
+        feed(engine, source, 60 * k, 1)
+    depth: dict[Node, int] = {source: 1}
+    for node in nodes[1:]:
+        depth[node] = max(depth[one] for one in node.inputs) + period - 1
+    expected = {(60 * k, p) for p, node in enumerate(nodes) if p for k in range(depth[node], rows + 1)}
+    assert set(calls) == expected
+    assert len(calls) == len(expected)
