@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from qmtl.core.event import AnyEvent, IntentRecorded, OrderReported, StateChanged, dump_event, parse_event
+from qmtl.core.event import AnyEvent, IntentRecorded, StateChanged, dump_event, parse_event
 from qmtl.core.order import UNSETTLED, BrokerageError
 from qmtl.core.reason import TradingState
 from qmtl.engine.intents import IntentEntry, Intents
@@ -278,8 +278,8 @@ class IntentJournal:
         self.refresh()
         return entry
 
-    def report(self, event: OrderReported) -> None:
-        """Write where an order stands now; JournalError when that is not durable (it is folded anyway)."""
+    def report(self, event: AnyEvent) -> None:
+        """Write where an order stands now, or that an intent was refused; JournalError when not durable."""
         self.journal.append(event)
         self.refresh()
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from qmtl.core.event import IntentRecorded, OrderReported
+from qmtl.core.event import IntentRecorded, IntentRefused, OrderReported
 from qmtl.core.instrument import Instrument
 from qmtl.core.limits import RiskLimits
 from qmtl.core.money import ZERO, dump_decimal, parse_decimal
@@ -155,6 +155,9 @@ class IntentDesk:
             if seen is not None:
                 marks[intent.symbol] = seen
         if isinstance(verdict, Refused):
+            # An engine would miss the record of a refusal it did not make.
+            if self.account:
+                self.journal.report(IntentRefused(risk.now_ms, verdict.code, verdict.detail, intent))
             if verdict.code is RefusalCode.INSTRUMENT_BLOCKED:
                 raise InstrumentBlocked(verdict.detail)
             raise RiskRefused(verdict.code.value, verdict.detail)

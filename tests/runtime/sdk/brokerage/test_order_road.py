@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from qmtl.core.event import IntentRecorded
+from qmtl.core.event import IntentRecorded, IntentRefused
 from qmtl.core.order import OrderStatus, OrderValidationError
 from qmtl.core.reason import TradingState
 from qmtl.engine.halt_marker import HaltMarker, write_marker
@@ -195,6 +195,8 @@ def test_15_halted_or_over_a_limit_sends_nothing(book: BookHandle, configure: Ca
     with pytest.raises(RiskRefused) as caught:
         client.post_order(buy(reduce_only=True))
     assert caught.value.code == "halted"
+    refusals = [e.code for _, e in journal_of(client).journal.read() if isinstance(e, IntentRefused)]
+    assert refusals == ["max_order_notional", "no_mark", "halted"]
     restart()
     after = client_of(book)
     with pytest.raises(RiskRefused):
