@@ -109,6 +109,7 @@ class AccountSection(Section):
     secret: SecretStr | None = None
     base_url: Url = "https://fapi.binance.com"
     ws_url: WsUrl = "wss://fstream.binance.com"
+    client: Literal["binance", "ccxt"] = "binance"
     order_road: Literal["rest", "websocket"] = "rest"
     fills: Literal["simulated", "venue"] = "simulated"
     asset: Annotated[str, Field(pattern=r"^[A-Z0-9]{2,10}$")] = "USDT"
@@ -122,6 +123,8 @@ class AccountSection(Section):
             raise ValueError("key_file and api_key, secret exclude each other")
         if bool(self.api_key) != bool(self.secret):
             raise ValueError("api_key and secret go together")
+        if self.client == "ccxt" and self.order_road == "websocket":
+            raise ValueError("order_road: websocket needs client: binance")
         return self
 
 

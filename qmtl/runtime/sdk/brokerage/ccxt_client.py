@@ -13,7 +13,7 @@ from qmtl.core.instrument import Instrument
 from qmtl.core.interval import DAY_MS
 from qmtl.core.order import OrderType, OrderValidationError
 from qmtl.core.position import Position
-from qmtl.engine.ports import Reach
+from qmtl.engine.ports import Clock, Random, Reach
 from qmtl.engine.risk import find_fault, is_strictly_reducing
 from qmtl.runtime.sdk import runtime
 from qmtl.runtime.sdk.brokerage.ccxt_exchange import CcxtExchange, method_name
@@ -26,6 +26,7 @@ from qmtl.runtime.sdk.brokerage.ccxt_order import (
     dump_call,
     leave_out_none,
     parse_answer,
+    parse_balances,
     parse_fill,
     parse_position,
     read_amount,
@@ -46,6 +47,7 @@ from qmtl.runtime.sdk.brokerage.send_policy import Verdict
 
 _TRADES_WINDOW_MS = 7 * DAY_MS
 _TRADES_KEPT_MS = 90 * DAY_MS
+_IDS_KEPT = 10_000
 _ALGO = {"trigger": True}
 _CONDITIONAL = frozenset(OrderType) - {OrderType.MARKET, OrderType.LIMIT}
 
@@ -54,8 +56,9 @@ class CcxtBrokerageClient(BrokerageClient):
     """One account at a ccxt exchange; spot unless `options` say otherwise.
 
     `apiKey` or `api_key`, and `secret`, default to `connectors.ccxt_apikey`, `ccxt_secret`. Any of
-    `sandbox`, `testnet`, `demo` moves it to a proven test venue or raises SandboxUnavailable. Further
-    arguments go to ccxt. Raises ValueError for an unknown exchange and RuntimeError without ccxt.
+    `sandbox`, `testnet`, `demo` moves it to a proven test venue or raises SandboxUnavailable. `base_url`
+    stands for `connectors.ccxt_base_url`. Further arguments go to ccxt. Raises ValueError for an unknown
+    exchange and RuntimeError without ccxt.
     """
 
     is_contract = False
@@ -73,6 +76,9 @@ class CcxtBrokerageClient(BrokerageClient):
         demo: bool = False,
         enableRateLimit: bool = True,  # noqa: N803 - as apiKey
         journal: JournalSource = None,
+        base_url: str | None = None,
+        clock: Clock | None = None,
+        random: Random | None = None,
         **ccxt: Any,
     ) -> None:
         connectors = runtime.settings().connectors
@@ -80,7 +86,7 @@ class CcxtBrokerageClient(BrokerageClient):
         key_secret = secret or (connectors.ccxt_secret and reveal(connectors.ccxt_secret)) or ""
         config = {**ccxt, "enableRateLimit": enableRateLimit, "options": dict(options or {})}
         config |= {name: value for name, value in (("apiKey", given), ("secret", key_secret)) if value}
-        is_test, base_url = sandbox or testnet or demo, connectors.ccxt_base_url
+        is_test, base_url = sandbox or testnet or demo, base_url or connectors.ccxt_base_url
         self.venue = CcxtExchange(
             exchange, config, base_url, is_test=is_test, demo=demo, is_contract=self.is_contract
         )
@@ -93,11 +99,21 @@ class CcxtBrokerageClient(BrokerageClient):
             backoff=connectors.trade_backoff,
             absence_window_s=self.venue.recv_window_ms / 1000 + 1,
             classify=self._classify,
+            clock=clock,
+            random=random,
         )
+        if clock is not None:
+            self.venue.api.milliseconds = clock.now_ms
+        self._ids: dict[str, str] = {}
         self.capabilities = self.venue.find_capabilities()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.venue.id!r}, reach={self.reach!r})"
+
+    @property
+    def is_spot(self) -> bool:
+        """See OrderRoad."""
+        return not self.venue.is_contract
 
     @property
     def reach(self) -> Reach:
@@ -139,9 +155,16 @@ class CcxtBrokerageClient(BrokerageClient):
         await self.venue.load()
         place, _ = self.venue.place_of(order["symbol"])
         answer = await self.venue.call("create_order", *dump_call(order, place))
-        return parse_answer(
+        result = parse_answer(
             answer, client_order_id=client_order_id, quantity=order["quantity"], size=place.contract_size
         )
+        return self._remember(result)
+
+    def _remember(self, result: OrderResult) -> OrderResult:
+        self._ids[result.id] = result.client_order_id
+        if len(self._ids) > _IDS_KEPT:
+            del self._ids[next(iter(self._ids))]
+        return result
 
     # --- questions about one order ----------------------------------------------------------------------
 
@@ -168,7 +191,9 @@ class CcxtBrokerageClient(BrokerageClient):
                 rows = await self.venue.call(method, place.symbol, *extra)
                 row = next((row for row in rows if is_it(row)), None)
                 if row is not None:
-                    return parse_answer(row, client_order_id=client_order_id, size=place.contract_size)
+                    return self._remember(
+                        parse_answer(row, client_order_id=client_order_id, size=place.contract_size)
+                    )
         return None
 
     async def _poll(
@@ -248,15 +273,18 @@ class CcxtBrokerageClient(BrokerageClient):
         if self.venue.is_binance and self.venue.is_contract:
             tables.append((None, None, _ALGO))
         return [
-            parse_answer(row, size=contract_size(find_market(self.venue.api, str(row.get("symbol")))))
+            self._remember(
+                parse_answer(row, size=contract_size(find_market(self.venue.api, str(row.get("symbol")))))
+            )
             for extra in tables
             for row in await self._listed("fetch_open_orders", name, *extra)
         ]
 
     async def _fetch_fills(self, since_ms: int, symbol: str | None) -> list[Fill]:
         await self.venue.load()
-        entries = self.desk.journal.intents.entries.values()
-        traded = {entry.order.intent.symbol for entry in entries if entry.account == self.account}
+        desk = self.desk
+        entries = desk.journal.intents.entries.values()
+        traded = {entry.order.intent.symbol for entry in entries if entry.account == desk.account}
         symbols = sorted(traded) if symbol is None else [symbol]
         fills: list[Fill] = []
         for one in symbols:
@@ -272,9 +300,10 @@ class CcxtBrokerageClient(BrokerageClient):
         return msgspec.structs.replace(fill, client_order_id=self._own_id(fill.order_id))
 
     def _own_id(self, order_id: str) -> str:
-        """Return our id of an order by the venue's; an engine's intents name no account of a client."""
-        known = self.desk.journal.intents.by_venue_id
-        return known.get((self.account, order_id)) or known.get(("", order_id), "")
+        """Return our id of an order by the venue's: an engine's intents are not in a journal of ours."""
+        desk = self.desk
+        known = desk.journal.intents.by_venue_id
+        return known.get((desk.account, order_id)) or self._ids.get(order_id, "")
 
     def _windows(self, since_ms: int, place: Place) -> list[int | None]:
         """Return where to start each question for trades: Binance answers a week of contracts at a time."""
@@ -291,18 +320,7 @@ class CcxtBrokerageClient(BrokerageClient):
 
     async def _fetch_balances(self) -> list[Balance]:
         await self.venue.load()
-        body = await self._listed("fetch_balance")
-        totals = body.get("total") or {}
-        return [
-            Balance(
-                asset,
-                read_amount(total),
-                read_amount((body.get("free") or {}).get(asset)),
-                read_amount((body.get("used") or {}).get(asset)),
-            )
-            for asset, total in totals.items()
-            if total is not None
-        ]
+        return parse_balances(await self._listed("fetch_balance"))
 
     async def ask_market(self, symbol: str) -> tuple[Instrument, Decimal]:
         """Return a market's steps and its last price; runs on the background loop."""

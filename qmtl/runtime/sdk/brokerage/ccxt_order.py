@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from qmtl.core.account import Balance
 from qmtl.core.fill import Fill
 from qmtl.core.money import ONE, ZERO, parse_decimal
 from qmtl.core.order import OrderValidationError, PositionSide, Side, TimeInForce
@@ -217,3 +218,22 @@ def parse_position(row: Mapping[str, Any], market: Mapping[str, Any]) -> Positio
     side = (PositionSide.SHORT if is_short else PositionSide.LONG) if row.get("hedged") else PositionSide.BOTH
     signed = -quantity if is_short else quantity
     return Position(symbol_key(row["symbol"]), side, signed, signed * read_amount(row.get("entryPrice")))
+
+
+def parse_balances(body: Mapping[str, Any]) -> list[Balance]:
+    """Return ccxt's balances; of Binance contracts the wallet, where ccxt counts open profit in.
+
+    ccxt also leaves assets out that never moved, which the venue's own rows in `info` keep.
+    """
+    info = body.get("info")
+    rows = info.get("assets") if isinstance(info, Mapping) else None
+    if isinstance(rows, list) and all("walletBalance" in row for row in rows):
+        names = ("walletBalance", "availableBalance", "initialMargin")
+        return [Balance(row["asset"], *(read_amount(row.get(name)) for name in names)) for row in rows]
+    return [
+        Balance(
+            asset, read_amount(total), *(read_amount(body.get(k, {}).get(asset)) for k in ("free", "used"))
+        )
+        for asset, total in (body.get("total") or {}).items()
+        if total is not None
+    ]
