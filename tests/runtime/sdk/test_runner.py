@@ -16,6 +16,7 @@ from qmtl.core.event import DecisionMade, IntentRecorded, OrderFilled
 from qmtl.core.reason import Reason
 from qmtl.engine.journal import JournalError
 from qmtl.runtime.sdk.activation import ActivationManager
+from qmtl.runtime.sdk.brokerage.ccxt_client import CcxtBrokerageClient
 from qmtl.runtime.sdk.brokerage.fake_client import FakeBrokerageClient
 from qmtl.runtime.sdk.brokerage.result import DomainViolation
 from qmtl.runtime.sdk.brokerage.trade_execution_service import TradeExecutionService
@@ -300,6 +301,25 @@ svc.post_order({"symbol": "BTC/USDT", "side": "BUY", "quantity": 1})
 print("ready", flush=True)
 sys.stdin.read()
 """
+
+
+def test_33_any_sale_on_a_spot_transport_closes(runner: type[Runner]) -> None:
+    """A side that is not active lets closing orders pass; without a position a contract's sale opens."""
+    manager = ActivationManager()
+    for side in ("long", "short"):
+        manager.state, _ = manager.state.update(
+            {"side": side, "active": side == "long", "sequence": 1, "weight": 1.0}, is_http=True
+        )
+    manager._fresh_ms = manager._clock.real_ms()
+    runner.set_activation_manager(manager)
+    for is_spot in (False, True):
+        sink = Sink()
+        sink.is_spot = is_spot  # type: ignore[attr-defined]
+        runner.set_trade_execution_service(sink)
+        publish(runner, order("SELL"))
+        assert len(sink.orders) == is_spot
+    client = CcxtBrokerageClient("binance", options={"defaultType": "spot"})
+    assert (client.is_spot, FakeBrokerageClient().is_spot) == (True, False)
 
 
 def test_a_live_runner_owns_its_account(runner: type[Runner], home: Path) -> None:
