@@ -6,7 +6,6 @@ from qmtl.runtime.sdk.brokerage.http_client import HttpBrokerageClient
 from tests.runtime.leap_clock import LeapClock, MidRandom
 from tests.runtime.sdk.brokerage.http_broker import BookHandle
 
-
 CLIENTS: list[HttpBrokerageClient] = []
 """What a test made; closed after it, or its settling would go on."""
 
