@@ -61,9 +61,6 @@ def flatten(ctx: typer.Context, account: Account = None, why: Why = "", direct: 
         return
     from qmtl.trader.direct import flatten_directly
 
-    expected = Places.of(invocation.load().settings).account
-    if name != expected:
-        raise BadInputError(f"flatten needs the account name {expected!r}; got {name!r}")
     report = act_directly(invocation, account, why or "flatten --direct", flatten_directly)
     closed = ", ".join(report.closed) or "nothing was held"
     text = f"flat at the venue: {closed} · {len(report.cancelled)} orders cancelled · next start is HALTED"
@@ -96,7 +93,9 @@ def act_directly(invocation: Invocation, account: str | None, why: str, action: 
         raise BadInputError(
             "account.key_file is missing (or account.api_key and secret): --direct needs the keys"
         )
-    places = Places.of(settings, account)
+    places = Places.of(settings)
+    if account is not None and account != places.account:
+        raise BadInputError(f"--account: found {account!r}; the configured keys are of {places.account!r}")
     # The marker comes first: a trader that a supervisor starts meanwhile must find it.
     marker = write_marker(places.journal, HaltMarker(who_asks(), why, now_ms()))
     invocation.note(f"wrote {marker}")

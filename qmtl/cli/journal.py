@@ -51,10 +51,16 @@ def replay(
     from qmtl.engine.journal import JournalError, open_journal, read_events
     from qmtl.engine.loader import StrategyNotFoundError, load_strategy
     from qmtl.engine.replay import replay as rebuild
+    from qmtl.engine.segments import first_snapshot
 
     invocation: Invocation = ctx.obj
     with refusing(JournalError, StrategyNotFoundError), closing(open_journal(journal)) as db:
-        replayed = rebuild(read_events(db, journal), load_strategy, until_seq=until)
+        start = first_snapshot(db)
+        first_seq = 0 if start is None else start[0]
+        if until is not None and until < first_seq:
+            raise BadInputError(f"--until {until}: {journal} keeps records from {first_seq + 1} on")
+        records = read_events(db, journal, first_seq)
+        replayed = rebuild(records, load_strategy, snapshot=start, until_seq=until)
     if replayed is None:
         raise BadInputError(f"{journal}: holds no session yet")
     engine = replayed.engine

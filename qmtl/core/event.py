@@ -216,7 +216,7 @@ class SessionSetup(msgspec.Struct, frozen=True, kw_only=True):
 
     `strategy` is `module:Class` and `params` its plain constructor data; `catastrophe_stop` is a fraction
     of the entry price, None where no stop rests at the venue; `needs_reconcile` holds entries back until the
-    venue's account was compared.
+    venue's account was compared, and a clock further off than `clock_limit_ms` until it is right.
     """
 
     strategy: str
@@ -227,6 +227,7 @@ class SessionSetup(msgspec.Struct, frozen=True, kw_only=True):
     asset: str = "USDT"
     catastrophe_stop: Decimal | None = None
     needs_reconcile: bool = False
+    clock_limit_ms: float = 1_000.0
 
 
 class SessionStarted(Event, frozen=True, gc=False):

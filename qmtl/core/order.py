@@ -16,6 +16,10 @@ class OrderValidationError(BrokerageError, ValueError):
     """The order itself is wrong; nothing was sent."""
 
 
+class DomainViolation(BrokerageError):  # noqa: N818 - a published name
+    """This run's domain may not reach that venue; nothing was sent."""
+
+
 class Word(StrEnum):
     """A closed set of words that hash as the text they are: the enum's own hash is five times slower."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import Any
 
@@ -57,8 +57,9 @@ def dump_line(event: AnyEvent) -> dict[str, Any]:
 class Board:
     """Listens to the journal of one engine; `status` answers what is, `subscribe` tells what comes."""
 
-    def __init__(self) -> None:
-        """Start with nothing seen."""
+    def __init__(self, is_known: Callable[[OrderFilled], bool] | None = None) -> None:
+        """Start with nothing seen; a fill that `is_known` was folded before and is not shown again."""
+        self._is_known = is_known
         self.counts: Counter[str] = Counter()
         self.refusals: Counter[str] = Counter()
         self.decisions: deque[DecisionMade] = deque(maxlen=KEPT)
@@ -71,6 +72,8 @@ class Board:
         """Take the next journaled event; returns at once."""
         if isinstance(event, PriceUpdated):
             self.forming[event.symbol] = event
+            return
+        if isinstance(event, OrderFilled) and self._is_known is not None and self._is_known(event):
             return
         kind = event.__class__
         name = _COUNTED.get(kind)

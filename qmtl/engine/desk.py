@@ -5,7 +5,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from qmtl.core.event import AnyEvent, ClockChecked, DecisionMade, FeedStateChanged
+from qmtl.core.event import AnyEvent, ClockChecked, DecisionMade, FeedStateChanged, OrderFilled
 from qmtl.core.interval import DAY_MS
 from qmtl.core.money import ZERO, dump_decimal
 from qmtl.core.order import UNSETTLED, PositionSide
@@ -34,7 +34,7 @@ class Desk:
         more: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         self.live = live
-        self.board = Board()
+        self.board = Board(self._is_known)
         self.account = account
         self.extras: list[Callable[[], dict[str, Any]]] = [] if more is None else [more]
         self._journal = journal
@@ -138,6 +138,14 @@ class Desk:
         self._peak = max(self._peak, equity)
         if ts_ms // DAY_MS != self._day:
             self._day, self._day_start = ts_ms // DAY_MS, equity
+
+    def _is_known(self, fill: OrderFilled) -> bool:
+        """Tell whether a fill was folded before: stream and history both tell of those around a gap."""
+        engine = self.live.engine
+        order = engine.orders.find(fill.client_order_id)
+        if order is None:
+            return f"{fill.symbol}:{fill.trade_id}" in engine.state.foreign_trades
+        return fill.trade_id in order.trade_ids
 
     def _listen(self, event: AnyEvent) -> None:
         if isinstance(event, DecisionMade):

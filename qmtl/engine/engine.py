@@ -36,8 +36,6 @@ _ACTIVE = TradingState.ACTIVE
 _OWN_FAULTS = (ConservationError, DivergenceError, JournalError)
 """What may pass through a call into a strategy and is not the strategy's doing."""
 
-_CLOCK_LIMIT_MS = 1_000
-
 
 class Engine:
     """One account, one strategy, one journal: `process` folds an event and returns what to do."""
@@ -255,7 +253,8 @@ class Engine:
             self.risk.entry_bans[key] = f"{event.stream} is stale: {event.reason}"
 
     def _on_clock(self, event: ev.ClockChecked) -> None:
-        if abs(event.offset_ms) > _CLOCK_LIMIT_MS:
+        setup = self.state.setup
+        if setup is not None and abs(event.offset_ms) > setup.clock_limit_ms:
             self.risk.entry_bans["clock_offset"] = f"clock is {event.offset_ms:+.0f} ms off"
         else:
             self.risk.entry_bans.pop("clock_offset", None)

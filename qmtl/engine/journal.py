@@ -3,18 +3,21 @@
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
 
 from qmtl.core.event import AnyEvent, IntentRecorded, StateChanged, dump_event, parse_event
+from qmtl.core.interval import DAY_MS
 from qmtl.core.order import UNSETTLED, BrokerageError
 from qmtl.core.reason import TradingState
 from qmtl.engine.intents import IntentEntry, Intents
 from qmtl.engine.ports import EventJournal
-from qmtl.engine.segments import SegmentError, read_records, seal_days
+from qmtl.engine.segments import SegmentError, drop_segments, read_records, seal_days
 
 SCHEMA_VERSION = 1
+_SEAL_WAIT_S = 60.0
 
 # One index, and that for safety: an intent is written once. Every further index is a page more in each
 # commit that an order waits for; people's questions can wait for a scan.
@@ -157,7 +160,7 @@ class SqliteJournal:
         return None if row is None else (row[0], row[1])
 
     def store_snapshot(self, body: bytes, digest: str, ts_ms: int) -> None:
-        """Keep the engine's state as of the last appended record; older snapshots but one go."""
+        """Keep the engine's state as of the last appended record, the one before, and each day's last."""
         self.commit()
         try:
             self._db.execute("BEGIN IMMEDIATE")
@@ -166,6 +169,8 @@ class SqliteJournal:
             )
             self._db.execute(
                 "DELETE FROM snapshots WHERE seq NOT IN (SELECT seq FROM snapshots ORDER BY seq DESC LIMIT 2)"
+                " AND seq NOT IN (SELECT max(seq) FROM snapshots GROUP BY ts_ms / ?)",
+                (DAY_MS,),
             )
             self._db.execute("COMMIT")
         except sqlite3.Error as error:
@@ -173,17 +178,20 @@ class SqliteJournal:
                 self._db.execute("ROLLBACK")
             raise _failure(self.path, error) from error
 
-    def seal(self, before_day: int) -> None:
-        """Move market data of UTC days before `before_day` that a snapshot covers into sealed segments."""
-        self.commit()
-        newest = self.snapshot()
-        if newest is None:
-            return
+    def seal(self, before_day: int, keep_from_day: int = 0) -> None:
+        """Move market data of UTC days before `before_day` that a snapshot covers into sealed segments.
+
+        Segments of days before `keep_from_day` go. May run in a thread beside the writer.
+        """
         try:
-            seal_days(self._db, self.path, before_day, newest[0])
+            with closing(sqlite3.connect(self.path, timeout=_SEAL_WAIT_S, isolation_level=None)) as db:
+                # Only the order of its transactions matters; the writer's are the ones to be safe at once.
+                db.execute("PRAGMA synchronous=NORMAL")
+                (covered_seq,) = db.execute("SELECT max(seq) FROM snapshots").fetchone()
+                if covered_seq is not None:
+                    seal_days(db, self.path, before_day, covered_seq)
+                    drop_segments(db, self.path, keep_from_day)
         except (sqlite3.Error, OSError) as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
             raise JournalError(f"{self.path}: {error}") from error
 
     def intents(self) -> Iterator[IntentRecorded]:

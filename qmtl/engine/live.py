@@ -14,7 +14,8 @@ from qmtl.core.event import (
     SessionStarted,
     TimerFired,
 )
-from qmtl.core.order import BrokerageError, Order, OrderStatus
+from qmtl.core.interval import DAY_MS
+from qmtl.core.order import BrokerageError, DomainViolation, Order, OrderStatus
 from qmtl.engine.engine import Engine
 from qmtl.engine.ports import Clock, EventJournal, Feed, MatchingVenue, Reach, Venue
 from qmtl.engine.replay import Build, begin_session
@@ -31,15 +32,13 @@ UNANSWERED_S = 10.0
 """A submit without any answer for so long counts as unsettled; venues have time-outs of their own below."""
 
 SNAPSHOT_EVERY = 50_000
+"""Events between snapshots on a busy day; a quiet day has one."""
+
 FILL_OVERLAP_MS = 60_000
 LOOP_LIMIT_MS = 5_000.0
 
 _UNKNOWN = OrderStatus.UNKNOWN
 _SUBMITTED = OrderStatus.SUBMITTED
-
-
-class DomainViolation(BrokerageError):  # noqa: N818 - a published name
-    """The domain of this run may not reach that venue."""
 
 
 class Observer(Protocol):
@@ -114,6 +113,7 @@ class LiveEngine:
         self._turned_ms = clock.real_ms()
         self._heartbeat_ms = clock.real_ms()
         self._since_snapshot = 0
+        self._day = clock.now_ms() // DAY_MS
         self._failure: BaseException | None = None
 
     # --- events ------------------------------------------------------------------------------------
@@ -295,8 +295,9 @@ class LiveEngine:
                 self.take(TimerFired(clock.now_ms()))
             if now - self._committed_ms >= COMMIT_EVERY_MS:
                 self._commit()
-            if self._since_snapshot >= SNAPSHOT_EVERY and self._checkpoint is not None:
-                self._since_snapshot = 0
+            day = clock.now_ms() // DAY_MS
+            if self._checkpoint is not None and (self._since_snapshot >= SNAPSHOT_EVERY or day != self._day):
+                self._since_snapshot, self._day = 0, day
                 self._checkpoint()
 
     async def _keep_reconciled(self, venue: Venue) -> None:

@@ -7,7 +7,8 @@ from qmtl.core.command import CancelOrder, RequestReconcile, SubmitOrder
 from qmtl.core.money import ZERO
 from qmtl.core.order import DONE, UNSETTLED, Order, OrderIntent, OrderStatus, Role
 from qmtl.core.order_payload import mint_client_order_id
-from qmtl.engine.risk import Approved, assess, is_reducing, is_strictly_reducing
+from qmtl.core.reason import TradingState
+from qmtl.engine.risk import Approved, assess, is_reducing, is_strictly_reducing, passes_halt
 from qmtl.engine.state import ENTERED, EXITED, REFUSED, BarNotes
 
 if TYPE_CHECKING:
@@ -93,6 +94,17 @@ class OrderDesk:
         for order in list(self._risk.working.values()):
             if not is_strictly_reducing(order.intent):
                 self.cancel(order)
+
+    def find_ban(self, order: Order) -> str:
+        """Return why an order that is decided but not sent must not go any more; empty when it may.
+
+        A venue that asks for patience may hold an order back for a minute, and much happens in a minute.
+        """
+        if self._risk.state is TradingState.HALTED and not passes_halt(order.intent):
+            return "halted before it was sent"
+        if order.client_order_id in self._state.cancel_wanted:
+            return "cancelled before it was sent"
+        return ""
 
     def note_gate(self, symbol: str, gate: str) -> None:
         """Keep that a signal of the forming bar was refused, and by which gate."""

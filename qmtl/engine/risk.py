@@ -60,6 +60,11 @@ class RiskAccount(msgspec.Struct, kw_only=True):
     speed: float = 1.0
 
 
+def passes_halt(order: OrderIntent) -> bool:
+    """Tell whether `order` is protection or flattening, which alone may be sent while HALTED."""
+    return order.role in _EMERGENCY
+
+
 def is_strictly_reducing(order: OrderIntent) -> bool:
     """Tell whether the venue itself keeps `order` from opening, whatever is held when it fills."""
     if order.reduce_only or order.close_position:
@@ -90,8 +95,7 @@ def assess(order: OrderIntent, account: RiskAccount, limits: RiskLimits) -> Appr
     instrument = account.instruments.get(order.symbol)
     if instrument is None:
         return Refused(RefusalCode.INVALID_ORDER, f"{order.symbol} is not an instrument of this account")
-    emergency = order.role in _EMERGENCY
-    if not emergency:
+    if not passes_halt(order):
         if account.state is _HALTED:
             return Refused(RefusalCode.HALTED, account.state_why)
         if order.symbol in account.blocked:

@@ -43,6 +43,7 @@ def here(home: Path) -> Path:
     with closing(sqlite3.connect(home / "newer.db")) as db, db:
         db.execute("UPDATE meta SET value = '99' WHERE key = 'schema_version'")
     SqliteJournal(home / "empty.db", "epoch", account="a").close()
+    (home / "keys.yml").write_text("account: {name: main, api_key: a, secret: b}", "utf-8")
     return home
 
 
@@ -100,6 +101,8 @@ def ask(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         ("flatten", ["account name", "--account"]),
         ("resume", ["account name", "--account"]),
         ("halt --direct", ["account.key_file", "--direct needs the keys"]),
+        ("halt --direct --account other -c keys.yml", ["--account", "'other'", "'main'"]),
+        ("flatten --direct --account other -c keys.yml", ["--account", "'other'", "'main'"]),
         ("config show -c none.yml", ["none.yml", "no such configuration file"]),
         ("confg show", ["No such command 'confg'"]),
     ],

@@ -2,6 +2,7 @@
 
 from decimal import Decimal as D
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -248,6 +249,16 @@ def test_a_stopping_process_takes_no_entry_and_cancels_those_that_rest() -> None
 def test_a_clock_off_by_more_than_a_second_stops_entries_until_it_is_back() -> None:
     rig = Rig()
     for offset, is_open in ((1000.0, True), (-1000.1, False), (20.0, True)):
+        rig.give(ev.ClockChecked(rig.now, offset))
+        assert (rig.try_submit(limit="60000") is not None) is is_open
+
+
+def test_how_far_the_clock_may_be_off_is_the_sessions_setting() -> None:
+    rig = Rig()
+    rig.give(
+        ev.SessionStarted(rig.now, "two", "live", msgspec.structs.replace(rig.setup, clock_limit_ms=250.0))
+    )
+    for offset, is_open in ((250.0, True), (-251.0, False), (0.0, True)):
         rig.give(ev.ClockChecked(rig.now, offset))
         assert (rig.try_submit(limit="60000") is not None) is is_open
 

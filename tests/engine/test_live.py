@@ -7,10 +7,10 @@ import pytest
 import pytest_asyncio
 
 from qmtl.core import event as ev
-from qmtl.core.order import OrderStatus, Role, Side
+from qmtl.core.order import DomainViolation, OrderStatus, Role, Side
 from qmtl.core.reason import TradingState
 from qmtl.engine.journal import JournalError
-from qmtl.engine.live import DomainViolation, LiveEngine, check_reach
+from qmtl.engine.live import LiveEngine, check_reach
 from qmtl.engine.strategy import Context
 from tests.engine.live_rig import START, LiveRig
 from tests.engine.rig import intent, status

@@ -1,7 +1,9 @@
 """Market data moves into sealed daily segments; nothing a replay reads changes by it."""
 
 import sqlite3
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,8 @@ import pytest
 from qmtl.core import event as ev
 from qmtl.core.interval import DAY_MS
 from qmtl.engine import segments
-from qmtl.engine.journal import JournalError, SqliteJournal
-from qmtl.engine.segments import drop_segments, folder_of
+from qmtl.engine.journal import JournalError, SqliteJournal, open_journal, read_events
+from qmtl.engine.segments import first_snapshot, folder_of
 
 DAYS = 4
 
@@ -118,7 +120,7 @@ def test_a_seal_that_cannot_be_written_keeps_the_records(
     assert len(list(journal.read())) == DAYS * 8
 
 
-def test_only_two_snapshots_are_kept_and_the_newest_is_given(journal: SqliteJournal) -> None:
+def test_of_one_day_two_snapshots_are_kept_and_the_newest_is_given(journal: SqliteJournal) -> None:
     for number in range(4):
         journal.append(ev.TimerFired(number))
         journal.store_snapshot(b"%d" % number, "hash", number)
@@ -128,16 +130,64 @@ def test_only_two_snapshots_are_kept_and_the_newest_is_given(journal: SqliteJour
 
 def test_old_segments_go_with_their_files(journal: SqliteJournal) -> None:
     journal.store_snapshot(b"state", "hash", 5)
-    journal.seal(3)
-    assert drop_segments(journal._db, journal.path, 2) == 2
+    journal.seal(3, keep_from_day=2)
     assert [path.name for path in folder_of(journal.path).iterdir()] == ["2.seg"]
     kept = [event for _, event in journal.read() if isinstance(event, ev.PriceUpdated)]
     assert {event.ts_ms // DAY_MS for event in kept} == {2, 3}
 
 
-def test_a_reader_sees_the_segments_too(journal: SqliteJournal) -> None:
-    from qmtl.engine.journal import open_journal, read_events
+def test_what_a_replay_starts_from_outlives_the_days_before_it(tmp_path: Path) -> None:
+    """Each day's last snapshot is kept, until the day's prices are dropped and an older one is of no use."""
+    journal = SqliteJournal(tmp_path / "a.db", "e")
+    for day in range(DAYS):
+        for hour in range(4):
+            ts_ms = day * DAY_MS + hour * 3_600_000
+            journal.append(price(ts_ms))
+            journal.store_snapshot(b"%d.%d" % (day, hour), "hash", ts_ms)
+    with closing(open_journal(journal.path)) as db:
+        kept = [row[0] for row in db.execute("SELECT body FROM snapshots ORDER BY seq")]
+        assert kept == [b"0.3", b"1.3", b"2.3", b"3.2", b"3.3"]
+        assert first_snapshot(db) is None
+        journal.seal(3, keep_from_day=2)
+        assert first_snapshot(db) == (8, b"1.3")
+        assert [seq for seq, _ in read_events(db, journal.path, 8)] == list(range(9, 17))
+    journal.close()
 
+
+def test_a_seal_that_was_interrupted_shows_nothing_twice_and_is_finished(
+    journal: SqliteJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(journal.read())
+    journal.store_snapshot(b"state", "hash", 5)
+    monkeypatch.setattr(segments, "_delete", lambda *_: None)
+    journal.seal(2)
+    assert table_rows(journal) == DAYS * 8
+    assert list(journal.read()) == before
+    monkeypatch.undo()
+    journal.seal(2)
+    assert table_rows(journal) == DAYS * 8 - 2 * 4
+    assert list(journal.read()) == before
+
+
+def test_the_writer_goes_on_while_a_day_is_sealed(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "a.db", "e")
+    journal.extend([price(n) for n in range(20_000)])
+    journal.store_snapshot(b"state", "hash", 5)
+    sealing = threading.Thread(target=journal.seal, args=(1,))
+    sealing.start()
+    written = 0
+    while sealing.is_alive() or not written:
+        journal.append(price(DAY_MS + written))
+        journal.commit()
+        written += 1
+        sealing.join(0.001)
+    sealing.join()
+    assert table_rows(journal) == written
+    assert [seq for seq, _ in journal.read()] == list(range(1, 20_001 + written))
+    journal.close()
+
+
+def test_a_reader_sees_the_segments_too(journal: SqliteJournal) -> None:
     journal.store_snapshot(b"state", "hash", 5)
     journal.seal(2)
     db = open_journal(journal.path)

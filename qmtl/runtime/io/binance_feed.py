@@ -64,6 +64,7 @@ class FeedSettings(msgspec.Struct, frozen=True, kw_only=True):
     mark_every_s: float = 1.0
     renew_key_s: float = 1200.0
     clock_every_s: float = 60.0
+    clock_limit_ms: float = CLOCK_LIMIT_MS
     is_split: bool = True
 
 
@@ -361,7 +362,7 @@ class BinanceFuturesFeed:
             try:
                 checked = await self.client.sync_clock()
                 self._queue.put(checked)
-                if abs(checked.offset_ms) > CLOCK_LIMIT_MS:
+                if abs(checked.offset_ms) > self.settings.clock_limit_ms:
                     _log.warning(
                         "clock is off", offset_ms=checked.offset_ms, action="entries wait until it is right"
                     )

@@ -1,6 +1,6 @@
 """Orders of the engine at Binance USDT-M futures, one venue order per intent."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Protocol
 
@@ -22,8 +22,16 @@ from qmtl.core.event import (
     OrderUnsettled,
     Transferred,
 )
-from qmtl.core.order import DONE, UNSETTLED, BrokerageError, Order, OrderStatus, OrderValidationError
-from qmtl.engine.live import DomainViolation, check_reach
+from qmtl.core.order import (
+    DONE,
+    UNSETTLED,
+    BrokerageError,
+    DomainViolation,
+    Order,
+    OrderStatus,
+    OrderValidationError,
+)
+from qmtl.engine.live import check_reach
 from qmtl.engine.ports import Reach
 from qmtl.runtime.io.binance_futures import BinanceFuturesClient, cause_id
 from qmtl.runtime.io.binance_order_messages import AlgoChildren
@@ -66,7 +74,8 @@ class BinanceFuturesVenue:
 
     `symbols` are asked for missed fills beside those of the orders named. `children` is shared with the
     feed's mapper: both learn which child belongs to which conditional order. With a `domain` no order is
-    signed unless the reach that was verified allows it, whatever its owner believes.
+    signed unless the reach that was verified allows it, whatever its owner believes; `find_ban` is asked
+    before every sending, resends too, and what it answers keeps the order here.
     """
 
     def __init__(
@@ -77,9 +86,11 @@ class BinanceFuturesVenue:
         children: AlgoChildren | None = None,
         road: OrderRoad | None = None,
         domain: str | None = None,
+        find_ban: Callable[[Order], str] | None = None,
     ) -> None:
         self.client = client
         self._domain = domain
+        self._find_ban = find_ban
         self.children = children or AlgoChildren()
         self._symbols = tuple(symbols)
         self._road: OrderRoad = road or client
@@ -108,6 +119,8 @@ class BinanceFuturesVenue:
         was_found = False
 
         async def attempt() -> Payload:
+            if self._find_ban is not None and (ban := self._find_ban(order)):
+                raise broker.OrderRejected(ban)
             return await self._road.post(dump_order(order))
 
         async def find() -> Payload | None:

@@ -1,5 +1,6 @@
 """One venue order per intent, whatever happens on the way (connectors.md §2, trader.md §7)."""
 
+import asyncio
 from decimal import Decimal
 
 import pytest
@@ -264,5 +265,25 @@ async def test_no_order_is_signed_beyond_the_domain(room: Room) -> None:
     assert isinstance(refused, OrderRejected)
     assert refused.reason == "domain_violation"
     assert await room.client.verify_reach() == "sandbox"
+    assert kinds(await venue.submit(await limit(room, "q2"))) == [OrderAccepted]
+    assert room.at_venue() == ["q2"]
+
+
+@pytest.mark.parametrize("fault", [FaultKind.STATUS, FaultKind.REFUSE])
+async def test_an_order_that_waits_for_its_turn_is_not_sent_once_it_is_banned(
+    room: Room, fault: FaultKind
+) -> None:
+    """A halt must hold for orders that the venue itself keeps waiting (operations.md §4)."""
+    await room.step()
+    bans: list[str] = []
+    venue = BinanceFuturesVenue(room.client, ["BTCUSDT"], find_ban=lambda _: bans[0] if bans else "")
+    rule = room.fault(fault, ORDER, status=429, seconds=20.0, times=1)
+    sending = asyncio.create_task(venue.submit(await limit(room, "q1")))
+    await room.until(lambda: rule.hits)
+    bans.append("halted before it was sent")
+    (refused,) = await sending
+    assert isinstance(refused, OrderRejected)
+    assert refused.reason == "halted before it was sent"
+    bans.clear()
     assert kinds(await venue.submit(await limit(room, "q2"))) == [OrderAccepted]
     assert room.at_venue() == ["q2"]

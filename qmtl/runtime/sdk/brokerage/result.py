@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from qmtl.core import order as core_order
 from qmtl.core.money import parse_decimal
 from qmtl.core.order import DONE, BrokerageError, OrderStatus, parse_status
 
-
-class DomainViolation(BrokerageError):
-    """This transport is not allowed in this domain; nothing was sent."""
+DomainViolation = core_order.DomainViolation
+"""Raised by the engine too, which is why its home is lower; authors find it here with the others."""
 
 
 class RiskRefused(BrokerageError):
