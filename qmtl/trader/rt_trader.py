@@ -27,7 +27,7 @@ from qmtl.engine.journal import SqliteJournal
 from qmtl.engine.live import LiveEngine, Observer, check_reach
 from qmtl.engine.loader import load_strategy
 from qmtl.engine.owner import AccountLock
-from qmtl.engine.ports import Clock, Random
+from qmtl.engine.ports import Clock, Random, Venue
 from qmtl.engine.replay import recover
 from qmtl.engine.tap import TappedJournal
 from qmtl.engine.venue_models import VenueModels
@@ -37,6 +37,7 @@ from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
 from qmtl.runtime.sdk.backoff import Reconnect
 from qmtl.settings import Settings
 from qmtl.trader.callback import Callback
+from qmtl.trader.checkpoint import Checkpoint
 from qmtl.trader.collector import Collector, make_collectors
 from qmtl.trader.prelim import Prelim, SetupRefusedError
 from qmtl.trader.session import (
@@ -55,7 +56,6 @@ from qmtl.trader.session import (
     simulate_venue,
 )
 
-_DAY_MS = 86_400_000
 _SPARE_BARS = 10
 """Asked for beyond the warm-up: the newest bars may reach the REST side a moment later."""
 
@@ -122,7 +122,8 @@ class RealTimeTrader:
             lock_path(self.journal_path), account=self.account, started_ms=self.clock.now_ms()
         )
         self._journal: SqliteJournal | None = None
-        self._venue: BinanceFuturesVenue | None = None
+        self._checkpoint: Checkpoint | None = None
+        self._venue: Venue | None = None
         self._is_proven = False
         self._is_stopping = False
         self._refills: set[asyncio.Task[None]] = set()
@@ -176,7 +177,8 @@ class RealTimeTrader:
         )
         engine = recovered or Engine(load_strategy(setup), tap)
         engine.attach(tap)
-        self._venue = venue = make_venue(self.config, self.client, self.domain) if self.has_venue else None
+        venue = make_venue(self.config, self.client, self.domain, engine) if self.has_venue else None
+        self._venue = venue
         matching = (
             None
             if self.has_venue
@@ -184,6 +186,8 @@ class RealTimeTrader:
                 engine, self.config, instruments, journal.seq, models=self._models, wallet=self._wallet
             )
         )
+        retention_days = self.config.journal.retention_days
+        self._checkpoint = checkpoint = Checkpoint(journal, engine, self.clock, retention_days)
         live_feeds: list[BinanceFuturesFeed] = []
         live = LiveEngine(
             engine,
@@ -193,7 +197,7 @@ class RealTimeTrader:
             venue=venue,
             matching=matching,
             observer=self._observer,
-            checkpoint=self._checkpoint,
+            checkpoint=checkpoint.take,
         )
         desk = Desk(
             live,
@@ -245,7 +249,7 @@ class RealTimeTrader:
         if self.has_venue:
             check_reach(self.domain, "venue", self.client.reach)
         account = self.config.account
-        checked = await self.prelim.check_market_async()
+        checked = await self.prelim.check_market_async(self.config.risk.clock_offset_ms)
         if self.has_venue:
             await self.prelim.check_account_async(
                 checked,
@@ -262,12 +266,13 @@ class RealTimeTrader:
         if self._observer is not None:
             self._observer.on_alert("venue_unreachable", str(error))
 
-    def _make_feed(self, engine: Engine, venue: BinanceFuturesVenue | None) -> BinanceFuturesFeed:
+    def _make_feed(self, engine: Engine, venue: Venue | None) -> BinanceFuturesFeed:
         settings = FeedSettings(
             symbols=(self.symbol,),
             interval=self.config.trader.interval,
             warmup=getattr(engine.strategy, "warmup", 0) + _SPARE_BARS,
             last_open_ms=dict(engine.state.last_bar_ms),
+            clock_limit_ms=self.config.risk.clock_offset_ms,
         )
 
         async def reconcile(since_ms: int) -> Any:
@@ -277,7 +282,7 @@ class RealTimeTrader:
             self.client,
             settings,
             ws_url=self.config.account.ws_url,
-            venue=venue,
+            venue=venue if isinstance(venue, BinanceFuturesVenue) else None,
             reconcile=None if venue is None else reconcile,
         )
 
@@ -354,20 +359,16 @@ class RealTimeTrader:
 
     async def aclose(self) -> None:
         """Close connections and the journal, and give the account back; a second time does nothing."""
-        await (self._venue or self.client).aclose()
+        if self._venue is not None:
+            await self._venue.aclose()
+        await self.client.aclose()
+        if self._checkpoint is not None:
+            await self._checkpoint.aclose()
         journal, self._journal = self._journal, None
         if journal is not None:
             with contextlib.suppress(BrokerageError):
                 journal.close()
         self._lock.release()
-
-    def _checkpoint(self) -> None:
-        journal = self._journal
-        if journal is None:
-            return
-        engine, now_ms = self.engine, self.clock.now_ms()
-        journal.store_snapshot(engine.snapshot(), engine.state_hash(), now_ms)
-        journal.seal(now_ms // _DAY_MS)
 
     def _describe_process(self) -> dict[str, Any]:
         feed, client = self.parts.feed, self.client

@@ -19,12 +19,15 @@ from qmtl.core.order import BrokerageError
 from qmtl.engine.backup import back_up
 from qmtl.engine.engine import Engine
 from qmtl.engine.matching import MatchingCore
-from qmtl.engine.ports import Clock
+from qmtl.engine.order_journal import memory_journal
+from qmtl.engine.ports import Clock, Venue
 from qmtl.engine.simulated_venue import SimulatedVenue
 from qmtl.engine.venue_models import VenueModels
-from qmtl.runtime.io.binance_futures import BinanceFuturesClient
+from qmtl.runtime.io.binance_futures import PRODUCTION_URL, BinanceFuturesClient
 from qmtl.runtime.io.binance_order_socket import BinanceOrderSocket, find_socket_url
 from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
+from qmtl.runtime.sdk.brokerage.ccxt_futures_client import FuturesCcxtBrokerageClient
+from qmtl.runtime.sdk.brokerage.venue import BrokerageVenue
 from qmtl.settings import JournalSection, Settings
 from qmtl.trader.collector import Collector, KlineCollector
 from qmtl.trader.prelim import Prelim, SetupRefusedError
@@ -36,6 +39,7 @@ BOLLINGER = "qmtl.trader.callback:Callback"
 """The strategy of `qmtl trade` unless another is named."""
 
 _log = structlog.get_logger("qmtl.trader")
+DEMO_URL = "https://demo-fapi.binance.com"
 _USUAL_NOTIONAL = Decimal(500)
 
 
@@ -104,6 +108,7 @@ def make_setup(
         asset=settings.account.asset,
         catastrophe_stop=settings.risk.catastrophe_stop if has_venue else None,
         needs_reconcile=has_venue,
+        clock_limit_ms=settings.risk.clock_offset_ms,
     )
 
 
@@ -114,12 +119,41 @@ def make_start(
     return SessionStarted(clock.now_ms(), epoch, domain, setup, clock.speed, __version__, run_id)
 
 
-def make_venue(settings: Settings, client: BinanceFuturesClient, domain: Domain) -> BinanceFuturesVenue:
-    """Return the venue of a session whose orders leave the process, over the road the settings name."""
+def make_venue(settings: Settings, client: BinanceFuturesClient, domain: Domain, engine: Engine) -> Venue:
+    """Return the venue of a session whose orders leave the process, over the road the settings name.
+
+    Orders that `engine` halted or wants cancelled stay here, even where the venue made them wait.
+    """
+    if settings.account.client == "ccxt":
+        return BrokerageVenue(_make_ccxt(settings, client), (settings.trader.symbol,))
     road = None
     if settings.account.order_road == "websocket":
         road = BinanceOrderSocket(client, find_socket_url(client.base_url))
-    return BinanceFuturesVenue(client, (settings.trader.symbol,), road=road, domain=domain)
+    symbols, find_ban = (settings.trader.symbol,), engine.desk.find_ban
+    return BinanceFuturesVenue(client, symbols, road=road, domain=domain, find_ban=find_ban)
+
+
+def _make_ccxt(settings: Settings, client: BinanceFuturesClient) -> FuturesCcxtBrokerageClient:
+    """Return ccxt's client of the same account; margin and leverage were checked when the session opened."""
+    api_key, secret = account_keys(settings) or ("", "")
+    is_hedge = settings.account.position_mode == "hedge"
+    url = settings.account.base_url
+    return FuturesCcxtBrokerageClient(
+        settings.account.venue,
+        apiKey=api_key,
+        secret=secret,
+        margin_mode=None,
+        hedge_mode=is_hedge or None,
+        # ccxt's bucket would hold a stop back for seconds; the send policy obeys the venue's own limits.
+        enableRateLimit=False,
+        # ccxt knows the hosts of the venue and of its demo trading; of a venue it spells several.
+        sandbox=url == DEMO_URL,
+        base_url=None if url in {PRODUCTION_URL, DEMO_URL} else url,
+        # The engine's journal owns the intents; what the client itself keeps is for this process.
+        journal=memory_journal(client.random),
+        clock=client.clock,
+        random=client.random,
+    )
 
 
 def simulate_venue(

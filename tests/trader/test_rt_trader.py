@@ -10,11 +10,11 @@ import pytest
 from aiohttp import web
 
 from qmtl.core.event import AnyEvent, DecisionMade, IntentRecorded, SessionStarted, TradingStateSet
+from qmtl.core.order import DomainViolation
 from qmtl.core.reason import TradingState
 from qmtl.engine.backup import lock_path
 from qmtl.engine.halt_marker import HaltMarker, marker_path, write_marker
 from qmtl.engine.journal import JournalError, SqliteJournal
-from qmtl.engine.live import DomainViolation
 from qmtl.engine.loader import load_strategy
 from qmtl.engine.replay import replay
 from qmtl.runtime.sdk.brokerage.result import VenueUnavailable
@@ -84,6 +84,23 @@ async def test_orders_go_over_the_order_socket_where_the_settings_say_so(tmp_pat
             await place.step_until(trader, lambda: trader.desk.status()["counts"].get("fills", 0) >= 2)
         assert trader.desk.status()["errors"] == []
         assert place.held() == trader.engine.account.net_quantity("BTCUSDT")
+
+
+async def test_it_trades_over_ccxt_where_the_settings_say_so(tmp_path: Path) -> None:
+    pytest.importorskip("ccxt")
+    async with floor(tmp_path, "venue") as place:
+        settings = place.settings(account={"client": "ccxt"})
+        async with place.trading(place.make(settings)) as trader:
+            await place.step_until(trader, lambda: trader.desk.status()["counts"].get("fills", 0) >= 4)
+            await place.step(trader, 3)
+        engine = trader.engine
+        assert trader.desk.status()["errors"] == []
+        assert engine.account.wallet == place.exchange.exchange.accounts["paper"].core.account.wallet
+        assert place.held() == engine.account.net_quantity("BTCUSDT")
+    events = read(trader.journal_path)
+    replayed = replay(enumerate(events, 1), load_strategy)
+    assert replayed is not None
+    assert replayed.engine.state_hash() == engine.state_hash()
 
 
 async def test_it_ends_after_for_s_and_gives_the_account_back(tmp_path: Path) -> None:
