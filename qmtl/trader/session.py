@@ -124,12 +124,12 @@ def make_venue(settings: Settings, client: BinanceFuturesClient, domain: Domain,
 
     Orders that `engine` halted or wants cancelled stay here, even where the venue made them wait.
     """
+    symbols, find_ban = (settings.trader.symbol,), engine.desk.find_ban
     if settings.account.client == "ccxt":
-        return BrokerageVenue(_make_ccxt(settings, client), (settings.trader.symbol,))
+        return BrokerageVenue(_make_ccxt(settings, client), symbols, find_ban=find_ban)
     road = None
     if settings.account.order_road == "websocket":
         road = BinanceOrderSocket(client, find_socket_url(client.base_url))
-    symbols, find_ban = (settings.trader.symbol,), engine.desk.find_ban
     return BinanceFuturesVenue(client, symbols, road=road, domain=domain, find_ban=find_ban)
 
 

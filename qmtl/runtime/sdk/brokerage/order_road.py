@@ -224,23 +224,34 @@ class OrderRoad(ABC):
             raise
         return self._keep(result, cid)
 
-    async def _carry(self, body: dict[str, Any], cid: str) -> OrderResult:
+    async def _carry(
+        self, body: dict[str, Any], cid: str, find_ban: Callable[[], str] | None = None
+    ) -> OrderResult:
         """Send under `cid` until the outcome is certain; whoever calls owns the intent."""
         can_find = "find_order" in self.capabilities
+
+        async def attempt() -> OrderResult:
+            if find_ban is not None and (ban := find_ban()):
+                raise OrderRejected(ban)
+            return await self._send(body, cid)
+
         return await self.policy.send(
             cid,
-            lambda: self._send(body, cid),
+            attempt,
             (lambda: self._find(cid, body.get("symbol"))) if can_find else None,
         )
 
-    async def carry(self, order: Mapping[str, Any], client_order_id: str) -> OrderResult:
+    async def carry(
+        self, order: Mapping[str, Any], client_order_id: str, find_ban: Callable[[], str] | None = None
+    ) -> OrderResult:
         """Send an order whose intent an engine has recorded and assessed; errors as post_order's.
 
-        On the background loop only.
+        `find_ban` is asked before every sending, resends too: what it answers keeps the order here. On
+        the background loop only.
         """
         body = self._normalise({**order, "client_order_id": client_order_id})
         await self._prepare(body)
-        return await self._carry(body, client_order_id)
+        return await self._carry(body, client_order_id, find_ban)
 
     async def prove(self, client_order_id: str, symbol: str | None) -> OrderResult | None:
         """Return what the venue holds under an id, None once absence is proven; OrderUnknown.

@@ -1,6 +1,7 @@
 """The engine's Venue over any broker client that can state its whole account."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 
@@ -88,10 +89,17 @@ def dump_intent(intent: OrderIntent) -> dict[str, object]:
 class BrokerageVenue:
     """engine.ports.Venue: the engine's journal owns the intents, the client only carries them.
 
-    `symbols` are asked for missed fills. Raises BrokerageError naming what the client lacks.
+    `symbols` are asked for missed fills; what `find_ban` answers before a sending keeps the order here.
+    Raises BrokerageError naming what the client lacks.
     """
 
-    def __init__(self, client: BrokerageClient, symbols: Sequence[str]) -> None:
+    def __init__(
+        self,
+        client: BrokerageClient,
+        symbols: Sequence[str],
+        *,
+        find_ban: Callable[[Order], str] | None = None,
+    ) -> None:
         lacking = sorted(NEEDED - client.capabilities)
         if lacking:
             raise BrokerageError(
@@ -99,6 +107,7 @@ class BrokerageVenue:
             )
         self.client = client
         self._symbols = tuple(symbols)
+        self._find_ban = find_ban
 
     @property
     def reach(self) -> Reach:
@@ -110,7 +119,8 @@ class BrokerageVenue:
         key, now_ms = order.client_order_id, self.client.clock.now_ms
         try:
             check_reach({}, self.reach)
-            result = await run_async(self.client.carry(dump_intent(order.intent), key))
+            ban = None if self._find_ban is None else partial(self._find_ban, order)
+            result = await run_async(self.client.carry(dump_intent(order.intent), key, ban))
         except OrderUnknown as error:
             return (OrderUnsettled(now_ms(), key, error.reason),)
         except OrderNotSent as error:

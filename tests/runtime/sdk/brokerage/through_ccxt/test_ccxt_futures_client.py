@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from qmtl.core.order import OrderStatus, OrderValidationError, PositionSide
+from qmtl.core import event
+from qmtl.core.order import Order, OrderIntent, OrderStatus, OrderValidationError, PositionSide, Side
 from qmtl.runtime.sdk import FuturesCcxtBrokerageClient, OrderRejected, VenueConfigurationError
+from qmtl.runtime.sdk.brokerage.venue import BrokerageVenue
 from qmtl.services.paper_exchange.faults import FaultKind, FaultRule
 from tests.runtime.sdk.brokerage.through_ccxt.conftest import KEYS, Venue
 from tests.runtime.sdk.brokerage.through_ccxt.double import DoubleError, double_module
@@ -179,3 +181,21 @@ def test_minimum_notional_binds_openings_alone(futures: Make) -> None:
         client.post_order(
             {**LIMIT, "side": "SELL", "quantity": 0.001, "limit_price": 90_000, "reduce_only": True}
         )
+
+
+async def test_an_engines_order_that_waits_is_not_sent_once_it_is_banned(
+    futures: Make, paper: Venue, requests_of: Callable[[Any], list[str]]
+) -> None:
+    client = futures()
+    await client.fetch_balances_async()
+    seen = requests_of(client)
+    bans = iter(["", "halted before it was sent"])
+    venue = BrokerageVenue(client, ["BTCUSDT"], find_ban=lambda _: next(bans))
+    rule = FaultRule(kind=FaultKind.STATUS, status=429, seconds=1, route="POST /fapi/v1/order", times=1)
+    paper.faults.rules.append(rule)
+    intent = OrderIntent(symbol="BTCUSDT", side=Side.BUY, quantity=Decimal("0.01"))
+    order = Order(client_order_id="q1", intent=intent, ordinal=1, created_ms=0, updated_ms=0)
+    [refused] = await venue.submit(order)
+    assert isinstance(refused, event.OrderRejected)
+    assert refused.reason == "halted before it was sent"
+    assert len([line for line in seen if line.startswith("POST /fapi/v1/order")]) == 1
