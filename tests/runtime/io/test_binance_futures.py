@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from qmtl.engine.clock import SeededRandom
+from qmtl.engine.clock import SeededRandom, VirtualClock
 from qmtl.runtime.io.binance_futures import BinanceFuturesClient
 from qmtl.runtime.io.binance_rest import BinanceError
 from qmtl.runtime.sdk.brokerage.result import VenueConfigurationError, VenueUnavailable
@@ -144,6 +144,20 @@ async def test_a_wrong_clock_is_measured_and_stamps_are_corrected(
     double[0].answers += [web.json_response(theirs)]
     checked = await client.sync_clock()
     assert (checked.ts_ms, checked.offset_ms) == (1_700_000_060_000, -60_000)
+
+
+@pytest.mark.parametrize(("speed", "offset_ms"), [(1.0, -60_000), (60.0, -1_000), (600.0, -100)])
+async def test_an_offset_is_real_time_at_every_speed(
+    double: tuple[Double, TestServer], speed: float, offset_ms: int
+) -> None:
+    """A minute of exchange time on a clock that runs 60 times faster is a second of ours."""
+    url = str(double[1].make_url(""))
+    clock = VirtualClock(1_700_000_000_000, speed)
+    made = BinanceFuturesClient(KEY, SECRET, url, clock=clock, random=SeededRandom(3))
+    double[0].answers += [web.json_response({"serverTime": 1_700_000_060_000})]
+    assert (await made.sync_clock()).offset_ms == offset_ms
+    assert made.now_ms() == 1_700_000_060_000
+    await made.aclose()
 
 
 @pytest.mark.parametrize(
