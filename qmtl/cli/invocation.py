@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -117,10 +116,3 @@ def stamp() -> str:
 def mint_run_id() -> str:
     """Return a random name for one run."""
     return secrets.token_hex(6)
-
-
-def existing_file(path: Path, what: str) -> Path:
-    """Return `path` if it is a file, else refuse naming it."""
-    if not path.is_file():
-        raise BadInputError(f"{path}: no such {what}")
-    return path

@@ -152,6 +152,8 @@ def restore(
         text += (
             f"\nthe journal before had {lost:,} records and {lost_orders:,} orders more; kept as {done.kept}"
         )
+    elif done.kept is not None:
+        text += f"\nthe journal before could not be read; kept as {done.kept}"
     text += (
         "\nthe next start begins HALTED, with a new epoch, and prints what the venue knows and this does not"
     )

@@ -20,7 +20,3 @@ class RiskLimits(msgspec.Struct, frozen=True, kw_only=True):
     price_band: Decimal | None = None
     max_daily_loss: Decimal | None = None
     max_drawdown: Decimal | None = None
-
-
-LOOSER_IS_HIGHER = frozenset(RiskLimits.__struct_fields__)
-"""Every limit is loosened by a higher number (or by removing it)."""

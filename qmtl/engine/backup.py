@@ -25,7 +25,10 @@ class JournalSummary(msgspec.Struct, frozen=True):
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """What a restore did: the journal now, the one that was there before and where it was kept."""
+    """What a restore did: the journal now, the one that was there before and where it was kept.
+
+    `before` is None without one, and when it could not be read.
+    """
 
     journal: JournalSummary
     before: JournalSummary | None
@@ -92,11 +95,12 @@ def restore(backup: Path, journal: Path, *, who: str, now_ms: int, stamp: str) -
     lock = AccountLock(lock_path(journal), account=wanted.account, started_ms=now_ms)
     lock.acquire()
     try:
-        before = summarize(journal) if journal.exists() else None
+        before = _summarize_if_whole(journal)
         if before is not None and before.account != wanted.account:
             raise JournalError(f"{backup}: is of account {wanted.account}, {journal} is of {before.account}")
         write_marker(journal, HaltMarker(who, f"restored from {backup.name}", now_ms))
-        kept = _set_aside(journal, stamp) if before is not None else None
+        kept = _set_aside(journal, stamp, is_whole=before is not None) if journal.exists() else None
+        _set_leftovers_aside(journal, stamp)
         _copy(backup, journal)
     except (OSError, sqlite3.Error) as error:
         raise JournalError(f"{journal}: restore failed: {error}") from None
@@ -105,8 +109,33 @@ def restore(backup: Path, journal: Path, *, who: str, now_ms: int, stamp: str) -
     return Restored(summarize(journal), before, kept)
 
 
-def _set_aside(journal: Path, stamp: str) -> Path:
-    kept = journal.with_name(f"{journal.stem}.before-{stamp}.db")
+def _summarize_if_whole(journal: Path) -> JournalSummary | None:
+    """Count what is in the journal a restore replaces; None without one, or when it cannot be read."""
+    try:
+        return summarize(journal) if journal.exists() else None
+    except JournalError:
+        return None
+
+
+def _set_leftovers_aside(journal: Path, stamp: str) -> None:
+    """Move away what a journal that is gone left behind: SQLite would read its log into the new file."""
+    kept = _kept_name(journal, stamp)
+    for end in ("-wal", "-shm"):
+        left = journal.with_name(journal.name + end)
+        if left.exists():
+            left.replace(kept.with_name(kept.name + end))
+    if folder_of(journal).exists():
+        folder_of(journal).replace(folder_of(kept))
+
+
+def _kept_name(journal: Path, stamp: str) -> Path:
+    return journal.with_name(f"{journal.stem}.before-{stamp}.db")
+
+
+def _set_aside(journal: Path, stamp: str, *, is_whole: bool) -> Path:
+    kept = _kept_name(journal, stamp)
+    if not is_whole:
+        return journal.replace(kept)
     with closing(sqlite3.connect(journal)) as db:
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     for end in ("-wal", "-shm"):

@@ -3,7 +3,7 @@
 from decimal import Decimal
 
 from qmtl.core.money import ZERO
-from qmtl.core.order import OrderIntent, OrderType, PositionSide, Side, TimeInForce, WorkingType
+from qmtl.core.order import OrderIntent, OrderType, PositionSide, Side, WorkingType
 
 _BUY = Side.BUY
 _BOTH, _SHORT = PositionSide.BOTH, PositionSide.SHORT
@@ -101,11 +101,6 @@ class WorkingOrder:
     def watches_mark(self) -> bool:
         """Tell whether the mark price triggers it."""
         return self.intent.working_type is WorkingType.MARK_PRICE
-
-    @property
-    def is_fill_or_kill(self) -> bool:
-        """Tell whether it trades whole or not at all."""
-        return self.intent.time_in_force is TimeInForce.FOK
 
     @property
     def triggers_rising(self) -> bool:

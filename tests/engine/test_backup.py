@@ -12,6 +12,7 @@ from qmtl.engine.backup import back_up, find_backups, lock_path, restore, summar
 from qmtl.engine.halt_marker import HaltMarker, clear_marker, marker_path, read_marker, write_marker
 from qmtl.engine.journal import JournalError, SqliteJournal, open_journal, read_events
 from qmtl.engine.owner import AccountLock
+from qmtl.engine.segments import folder_of
 
 
 def intent(number: int) -> IntentRecorded:
@@ -77,6 +78,41 @@ def test_restore_sets_aside_marks_halted_and_tells_what_is_lost(tmp_path: Path) 
     fill(again, 20_000, 1)
     again.close()
     assert summarize(path).epochs == 2
+
+
+def test_what_a_lost_journal_left_behind_does_not_reach_the_restored_one(tmp_path: Path) -> None:
+    """SQLite reads any log of the right name into the file: of a killed trader's, and of a moved file's."""
+    path = tmp_path / "desk.db"
+    log, segments = path.with_name("desk.db-wal"), folder_of(path)
+    journal = SqliteJournal(path, "epoch-1", account="desk")
+    fill(journal, 1, 20)
+    backup = back_up(path, tmp_path / "backups", stamp="1")
+    fill(journal, 21, 300)
+    left = log.read_bytes()
+    journal.close()
+    path.unlink()
+    log.write_bytes(left)
+    segments.mkdir()
+    (segments / "0.seg").write_text("of another life")
+    done = restore(backup, path, who="ops", now_ms=5, stamp="2")
+    assert (done.journal.orders, done.before, done.kept) == (20, None, None)
+    assert records(path) == list(range(1, 21))
+    assert not segments.exists()
+    assert (tmp_path / "desk.before-2.db-wal").read_bytes() == left
+
+
+def test_a_damaged_journal_is_set_aside_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "desk.db"
+    journal = SqliteJournal(path, "epoch-1", account="desk")
+    fill(journal, 1, 20)
+    backup = back_up(path, tmp_path / "backups", stamp="1")
+    journal.close()
+    path.write_bytes(b"no database" * 100)
+    done = restore(backup, path, who="ops", now_ms=5, stamp="2")
+    assert (done.journal.orders, done.before) == (20, None)
+    assert done.kept is not None
+    assert done.kept.read_bytes().startswith(b"no database")
+    assert records(path) == list(range(1, 21))
 
 
 def test_sealed_segments_travel_with_the_backup(tmp_path: Path) -> None:

@@ -31,7 +31,6 @@ _HEADERS = {PAPER_HEADER: "1", "Content-Type": "application/json"}
 _TICK_S = 1.0
 _BODIES = frozenset({"POST", "PUT", "DELETE"})
 _encode = msgspec.json.encode
-RouteTable = tuple[Route, ...]
 Extension = Callable[[Exchange], Iterable[Route | web.RouteDef]]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from qmtl.core.money import ZERO, dump_decimal
-from qmtl.core.order import OrderIntent, OrderType, Side, TimeInForce, WorkingType
+from qmtl.core.order import OrderIntent, OrderType, Side, TimeInForce
 
 OPEN_STATUSES = frozenset({"NEW", "PARTIALLY_FILLED"})
 
@@ -216,8 +216,3 @@ def became(intent: OrderIntent) -> OrderType:
     """Return the type a triggered conditional order works as."""
     is_limit = intent.type in {OrderType.STOP, OrderType.TAKE_PROFIT}
     return OrderType.LIMIT if is_limit else OrderType.MARKET
-
-
-def is_mark_triggered(intent: OrderIntent) -> bool:
-    """Tell whether the mark price triggers a conditional order."""
-    return intent.working_type is WorkingType.MARK_PRICE
