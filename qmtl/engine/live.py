@@ -302,7 +302,8 @@ class LiveEngine:
 
     async def _keep_reconciled(self, venue: Venue) -> None:
         clock = self.clock
-        settled_ms = clock.real_ms()
+        # The first look comes at once: what a process before this one was sending is owed an end.
+        settled_ms = clock.real_ms() - SETTLE_EVERY_S * 1000
         pause_s = RECONCILE_PAUSE_S
         next_ms = 0.0
         while True:
@@ -337,17 +338,27 @@ class LiveEngine:
     async def _settle(self, venue: Venue) -> None:
         now_ms, limit_ms = self.clock.now_ms(), UNANSWERED_S * 1000 * self.clock.speed
         for order in self.engine.orders.open():
+            if order.status is not _SUBMITTED:
+                continue
             key = order.client_order_id
-            if order.status is _SUBMITTED and now_ms - order.updated_ms >= limit_ms:
-                if (task := self._in_flight.get(key)) is not None:
-                    task.cancel()
+            task = self._in_flight.get(key)
+            if task is None:
+                self._process(OrderUnsettled(now_ms, key, "the process that was sending it is gone"))
+            elif now_ms - order.updated_ms >= limit_ms:
+                task.cancel()
                 self._process(OrderUnsettled(now_ms, key, f"no answer for {UNANSWERED_S:.0f} s"))
-            elif order.status is _UNKNOWN and key not in self._in_flight:
-                try:
-                    self._take_all(await venue.settle(order))
-                except BrokerageError as error:
-                    if self._observer is not None:
-                        self._observer.on_alert("settle_failed", f"{key}: {_text(error)}")
+        unknown = [o for o in self.engine.orders.open() if o.status is _UNKNOWN]
+        # Side by side: each proof of absence takes seconds, and a position may wait for its stop.
+        await asyncio.gather(
+            *(self._settle_one(venue, o) for o in unknown if o.client_order_id not in self._in_flight)
+        )
+
+    async def _settle_one(self, venue: Venue, order: Order) -> None:
+        try:
+            self._take_all(await venue.settle(order))
+        except BrokerageError as error:
+            if self._observer is not None:
+                self._observer.on_alert("settle_failed", f"{order.client_order_id}: {_text(error)}")
 
     # --- health ------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """The demo and what talks to it, in processes of their own: the real command, the real wire."""
 
+import asyncio
 import json
 import re
 import signal
@@ -160,7 +161,13 @@ async def test_health_and_metrics_are_served_while_it_trades(home: Path) -> None
             for path in ("/healthz", "/readyz"):
                 answer = await session.get(path)
                 assert (answer.status, (await answer.json())["ok"]) == (200, True)
-            text = await (await session.get("/metrics")).text()
+            # Between the status and this page the position may be gone; the next one comes soon.
+            text = ""
+            for _ in range(300):
+                text = await (await session.get("/metrics")).text()
+                if "qmtl_position{" in text:
+                    break
+                await asyncio.sleep(0.1)
             assert (await session.get("/v1/status")).status == 401
             token = (home / ".qmtl" / "run" / f"{status['account']}.token").read_text("ascii").strip()
             headers = {"Authorization": f"Bearer {token}"}

@@ -94,6 +94,7 @@ class BinanceFuturesVenue:
         self.children = children or AlgoChildren()
         self._symbols = tuple(symbols)
         self._road: OrderRoad = road or client
+        self._born_ms, self._born_real_ms = client.clock.now_ms(), client.clock.real_ms()
         self._client_ids: dict[str, str] = {}
         self._streamed: dict[str, None] = {}
         self._causes: dict[str, None] = {}
@@ -161,7 +162,10 @@ class BinanceFuturesVenue:
             return await client.find(dump_order_key(order))
 
         try:
-            found: Payload | None = await client.policy.prove(key, find, client.clock.real_ms())
+            # An attempt of a process before this one was over when this one began.
+            is_older = order.created_ms < self._born_ms
+            ended_ms = self._born_real_ms if is_older else client.clock.real_ms()
+            found: Payload | None = await client.policy.prove(key, find, ended_ms)
             if found is None:
                 return (OrderRejected(client.now_ms(), key, "absent"),)
             return await self._news(order, found)
