@@ -33,7 +33,7 @@ from qmtl.runtime.io.binance_payloads import (
     parse_restrictions,
     parse_trades,
 )
-from qmtl.runtime.io.binance_rest import ORDER_ABSENT, BinanceError, BinanceRest
+from qmtl.runtime.io.binance_rest import ORDER_ABSENT, RECV_WINDOW_MS, BinanceError, BinanceRest
 from qmtl.runtime.sdk.brokerage.result import VenueConfigurationError, VenueUnavailable
 
 PRODUCTION_URL = "https://fapi.binance.com"
@@ -74,7 +74,7 @@ class BinanceFuturesClient(BinanceRest):
         *,
         clock: Clock,
         random: Random,
-        recv_window_ms: int = 5_000,
+        recv_window_ms: int = RECV_WINDOW_MS,
         timeout_s: float = 5.0,
         max_retries: int = 3,
     ) -> None:

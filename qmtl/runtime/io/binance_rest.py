@@ -29,6 +29,10 @@ from qmtl.runtime.sdk.brokerage.send_policy import (
 
 Security = Literal["none", "key", "signed"]
 Method = Literal["GET", "POST", "PUT", "DELETE"]
+RECV_WINDOW_MS = 3_000
+"""How late the venue may still take a request; absence can be proven one second after it, so that a trader
+killed while it sent is ready again within ten."""
+
 CLOCK_LIMIT_MS = 1_000.0
 """A larger offset between our clock and the venue's stops entries (trader.md §3)."""
 
@@ -101,7 +105,7 @@ class BinanceRest:
         *,
         clock: Clock,
         random: Random,
-        recv_window_ms: int = 5_000,
+        recv_window_ms: int = RECV_WINDOW_MS,
         timeout_s: float = 5.0,
         max_retries: int = 3,
         backoff_s: float = 0.1,
