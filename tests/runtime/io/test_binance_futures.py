@@ -64,7 +64,7 @@ async def test_requests_are_signed_over_what_is_sent(
     assert signature == hmac.new(SECRET.encode(), signed.encode(), sha256).hexdigest()
     fields = dict(parse_qsl(signed))
     assert fields["timestamp"] == "1700000000000"
-    assert fields["recvWindow"] == "5000"
+    assert fields["recvWindow"] == "3000"
 
 
 async def test_what_the_venue_says_is_a_typed_error_without_secrets(
