@@ -1,6 +1,6 @@
 """Positions, folded from fills."""
 
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 import msgspec
 
@@ -54,7 +54,8 @@ class Position(msgspec.Struct):
             self.cost = rest * price
             self.opened_ms = ts_ms if rest else 0
             return realized
-        share = (self.cost * -signed / held).quantize(CENT_OF_SATOSHI)
+        # Libraries change the thread's rounding (ccxt does); a replay must book the same share.
+        share = (self.cost * -signed / held).quantize(CENT_OF_SATOSHI, ROUND_HALF_EVEN)
         self.quantity = held + signed
         self.cost -= share
         return -signed * price - share

@@ -182,6 +182,6 @@ def test_words_and_prices() -> None:
     assert explain("refused", "cooldown", {}) == "refused: cooldown"
     assert explain("not_trading", "halted by me", {}) == "not trading: halted by me"
     assert explain("no_signal", "", {}) == "no signal"
-    assert [price(text) for text in ("60012.3", "0.12345", "1", "1e3", None)] == [
-        *("60,012.3", "0.1234", "1.0", "1,000.0", "0.0"),
+    assert [price(text) for text in ("60012.3", "0.12346", "1", "1e3", None)] == [
+        *("60,012.3", "0.1235", "1.0", "1,000.0", "0.0"),
     ]

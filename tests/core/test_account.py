@@ -1,5 +1,6 @@
 """Conservation to the last decimal, whatever trades, pays and moves."""
 
+from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, ROUND_UP, localcontext
 from decimal import Decimal as D
 
 import pytest
@@ -109,3 +110,15 @@ def test_hedge_sides_are_two_positions_and_one_net() -> None:
     assert account.net_quantity("BTCUSDT") == D(-3)
     assert account.unrealized() == D(30)
     assert account.equity() == D(30)
+
+
+@pytest.mark.parametrize("rounding", [ROUND_HALF_EVEN, ROUND_HALF_UP, ROUND_UP])
+def test_a_librarys_rounding_does_not_change_what_is_booked(rounding: str) -> None:
+    """A replay runs in another process than the trader did; ccxt sets its thread's rounding."""
+    with localcontext(rounding=rounding):
+        account = Account()
+        position = account.position("BTCUSDT", PositionSide.BOTH)
+        account.fill(position, Side.BUY, D(4), D("0.000000000001"), D(0), 1)
+        account.fill(position, Side.BUY, D(4), D("0.00000000000025"), D(0), 2)
+        account.fill(position, Side.SELL, D(4), D(1), D(0), 3)
+        assert (position.quantity, position.cost) == (D(4), D("0.000000000003"))
