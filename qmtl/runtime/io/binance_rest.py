@@ -142,7 +142,8 @@ class BinanceRest:
         """The one HTTP session, made at its first use."""
         if self._session is None:
             timeout = aiohttp.ClientTimeout(sock_connect=self._timeout_s, sock_read=self._timeout_s)
-            self._session = aiohttp.ClientSession(timeout=timeout)
+            # The venue sets no cookies; looking for them at every request costs as much as the signature.
+            self._session = aiohttp.ClientSession(timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
     def now_ms(self) -> int:
