@@ -22,7 +22,7 @@ from qmtl.core.order import (
     TimeInForce,
 )
 from qmtl.core.order_payload import mint_client_order_id
-from qmtl.core.reason import RefusalCode
+from qmtl.core.reason import RefusalCode, TradingState
 from qmtl.engine.intents import IntentEntry, symbol_key
 from qmtl.engine.journal import IntentJournal, JournalError
 from qmtl.engine.ports import Clock
@@ -161,6 +161,16 @@ class IntentDesk:
             if verdict.code is RefusalCode.INSTRUMENT_BLOCKED:
                 raise InstrumentBlocked(verdict.detail)
             raise RiskRefused(verdict.code.value, verdict.detail)
+
+    def find_ban(self, intent: OrderIntent) -> str:
+        """Return why an order that risk let pass may no longer be sent, or nothing."""
+        self.journal.refresh()
+        risk = self.risk
+        if risk.state is TradingState.HALTED:
+            return f"halted: {risk.state_why}"
+        if risk.state is TradingState.REDUCING and not is_reducing(intent, risk.account):
+            return f"reducing: {risk.state_why}"
+        return ""
 
     def record(self, client_order_id: str, ordinal: int, intent: OrderIntent, text: str) -> IntentEntry:
         """Make the intent durable; JournalError when it cannot be, and then nothing may be sent."""

@@ -209,8 +209,10 @@ class OrderRoad(ABC):
 
     async def _transmit(self, body: dict[str, Any], cid: str) -> OrderResult:
         desk = self.desk
+        intent = parse_intent(body)
         try:
-            result = await self._carry(body, cid)
+            # Between risk and a resend the account may have been halted: the desk is asked every time.
+            result = await self._carry(body, cid, lambda: self.desk.find_ban(intent))
         except OrderUnknown as error:
             desk.report(cid, OrderStatus.UNKNOWN, error.reason)
             self._settle_later()

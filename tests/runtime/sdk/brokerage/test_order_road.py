@@ -22,6 +22,7 @@ from qmtl.runtime.sdk.brokerage.fake_client import FakeBrokerageClient
 from qmtl.runtime.sdk.brokerage.http_client import HttpBrokerageClient
 from qmtl.runtime.sdk.brokerage.order_road import OrderRoad
 from qmtl.runtime.sdk.brokerage.result import OrderNotSent, OrderRejected, RiskRefused
+from tests.runtime.leap_clock import LeapClock
 from tests.runtime.sdk.brokerage.conftest import close_all
 from tests.runtime.sdk.brokerage.http_broker import ROOT, BookHandle
 from tests.runtime.sdk.brokerage.orders import buy, client_of
@@ -214,6 +215,21 @@ def test_15_a_halt_marker_beside_the_journal_stops_a_running_client(book: BookHa
     restart()
     with pytest.raises(RiskRefused, match="halted"):
         client_of(book).post_order(buy())
+    assert len(book.asked("POST")) == 1
+
+
+class HaltingClock(LeapClock):
+    """Somebody halts the account while the first wait lasts."""
+
+    async def sleep(self, real_s: float) -> None:
+        write_marker(Path("orders.db").absolute(), HaltMarker("operator", "stop now", 1))
+        await super().sleep(real_s)
+
+
+def test_15_an_order_that_waits_for_a_resend_obeys_a_halt(book: BookHandle) -> None:
+    book.set(plan={"POST": ["429:2"]})
+    with pytest.raises(OrderRejected, match=r"halted: .*stop now"):
+        client_of(book, clock=HaltingClock()).post_order(buy())
     assert len(book.asked("POST")) == 1
 
 
