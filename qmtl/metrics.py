@@ -216,3 +216,139 @@ class TraderMetrics:
     def render(self) -> bytes:
         """Return the exposition text of every metric."""
         return generate_latest(self.registry)
+
+
+_SEAMLESS_BUCKETS = (
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    120.0,
+    240.0,
+    300.0,
+    600.0,
+)
+_SERIES = ("node_id", "interval")
+
+
+class SeamlessMetrics:
+    """The metrics of history: providers, fetchers, limiters, stores; one object and registry per process.
+
+    Take `SEAMLESS`; an object of one's own is for tests. `series` gives the labels of a series: after
+    `max_series` node ids further ones are counted as `other`.
+    """
+
+    def __init__(self, max_series: int = 500) -> None:
+        """Declare them all."""
+        self.registry = CollectorRegistry()
+        self.max_series = max_series
+        self._known: set[str] = set()
+        self._declare_waits()
+        self._declare_counts()
+        self._declare_gauges()
+
+    def _declare_waits(self) -> None:
+        r, b = self.registry, _SEAMLESS_BUCKETS
+        self.sla_deadline = Histogram(
+            "seamless_sla_deadline_seconds",
+            "Time a fetch spent in a phase of its SLA.",
+            ["node_id", "phase"],
+            registry=r,
+            buckets=b,
+        )
+        self.gap_repair_latency = Histogram(
+            "gap_repair_latency_seconds",
+            "From noticing a gap to having it stored.",
+            _SERIES,
+            registry=r,
+            buckets=b,
+        )
+        self.artifact_publish_latency = Histogram(
+            "artifact_publish_latency_seconds", "Publishing one artifact.", _SERIES, registry=r, buckets=b
+        )
+        self.limiter_wait = Histogram(
+            "seamless_rl_wait_seconds", "Waiting for a request slot.", ["limiter"], registry=r, buckets=b
+        )
+
+    def _declare_counts(self) -> None:
+        def count(name: str, meaning: str, labels: tuple[str, ...]) -> Counter:
+            return Counter(name, meaning, labels, registry=self.registry)
+
+        self.conformance_flag = count(
+            "seamless_conformance_flag_total", "Rows flagged, by kind.", (*_SERIES, "flag_type")
+        )
+        self.conformance_warning = count(
+            "seamless_conformance_warning_total", "Warnings of conformance reports.", _SERIES
+        )
+        self.backfill_retry = count("backfill_retry_total", "Requests sent again.", _SERIES)
+        self.backfill_failure = count("backfill_failure_total", "Ranges that could not be filled.", _SERIES)
+        self.cache_hit = count("seamless_cache_hit_total", "Fetches that found rows in the cache.", _SERIES)
+        self.cache_miss = count("seamless_cache_miss_total", "Fetches that did not.", _SERIES)
+        self.partial_fill_returns = count(
+            "partial_fill_returns_total", "Incomplete answers, by reason.", (*_SERIES, "reason")
+        )
+        self.domain_gate_holds = count(
+            "domain_gate_holds_total", "Answers that no node may see, by reason.", (*_SERIES, "reason")
+        )
+        self.exchange_requests = count(
+            "seamless_exchange_requests_total", "Requests for history, by outcome.", ("exchange", "outcome")
+        )
+        self.limiter_dropped = count(
+            "seamless_rl_dropped_total", "Waits for a slot that were given up.", ("limiter", "reason")
+        )
+        self.live_reconnects = count(
+            "seamless_live_reconnects_total", "Live feeds connected again.", ("exchange",)
+        )
+        self.artifact_bytes = count("artifact_bytes_written_total", "Bytes of artifacts.", ("node_id",))
+
+    def _declare_gauges(self) -> None:
+        def gauge(name: str, meaning: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(name, meaning, labels, registry=self.registry)
+
+        self.backfill_completion = gauge(
+            "backfill_completion_ratio", "Share of a job's cells that are stored or empty.", _SERIES
+        )
+        self.backfill_jobs = gauge("backfill_jobs_in_progress", "Jobs that are running.", _SERIES)
+        self.backfill_last = gauge(
+            "backfill_last_timestamp", "Newest bar a backfill stored, in epoch seconds.", _SERIES
+        )
+        self.coverage_ratio = gauge("coverage_ratio", "Coverage of the last answer.", _SERIES)
+        self.live_staleness = gauge(
+            "live_staleness_seconds", "Age of the newest covered cell at the last answer.", _SERIES
+        )
+        self.limiter_tokens = gauge("seamless_rl_tokens_available", "Tokens in a bucket.", ("limiter",))
+        self.limiter_degraded = gauge(
+            "seamless_rl_degraded", "1 while the shared bucket is out of reach.", ("limiter",)
+        )
+        self.coordinator_up = gauge("seamless_coordinator_up", "1 while the coordinator answers.")
+        self.cache_bytes = gauge("seamless_cache_resident_bytes", "Bytes of cached rows.")
+
+    def series(self, node_id: str, interval: int) -> tuple[str, str]:
+        """Return the labels of a series."""
+        return self.node(node_id), str(interval)
+
+    def node(self, node_id: str) -> str:
+        """Return the label of a node id: itself, or `other` once there are too many."""
+        if node_id in self._known:
+            return node_id
+        if len(self._known) >= self.max_series:
+            return "other"
+        self._known.add(node_id)
+        return node_id
+
+    def render(self) -> bytes:
+        """Return the exposition text of every metric."""
+        return generate_latest(self.registry)
+
+
+SEAMLESS = SeamlessMetrics()
+"""The metrics of this process."""

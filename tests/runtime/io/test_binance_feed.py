@@ -104,7 +104,7 @@ async def test_silence_with_pongs_alive_is_noticed(room: Room) -> None:
     feed = await room.listen(warmup=2, mark_every_s=10.0)
     await room.step_until(lambda: room.stale(feed) == [])
     # Manual time: nothing more comes until the next step, while pings are answered.
-    # The event itself is waited for: on a slow machine a first reconnect may come before the stream was fresh.
+    # Wait for the event itself: on a slow machine a first reconnect may come before the stream was fresh.
     await room.until(lambda: silences(room))
     first = silences(room)[0]
     assert (first.stream, first.is_fresh) == (MARK, False)
