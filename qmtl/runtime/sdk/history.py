@@ -57,7 +57,7 @@ class CoverageSpan(NamedTuple):
 
 
 class EmptySpan(NamedTuple):
-    """A range in which the exchange has nothing: for good (a later bar came in the same answer), or for a day."""
+    """A range in which the exchange has nothing: for good (the same answer held a later bar) or for a day."""
 
     start: int
     end: int

@@ -38,7 +38,8 @@ class NodeId(NamedTuple):
 def build(exchange: str, symbol: str, timeframe: str, *, escape: bool = False) -> str:
     """Return the name of a series of bars.
 
-    ValueError for a blank part, an unknown timeframe, a bare `:` or `%`; `escape=True` writes `:` and `%` of the symbol as the name needs them.
+    ValueError for a blank part, an unknown timeframe, a bare `:` or `%`; `escape=True` writes
+    both as the name needs them.
     """
     if timeframe not in TIMEFRAME_SECONDS:
         raise ValueError(f"timeframe {timeframe!r} is not known; known: {', '.join(TIMEFRAME_SECONDS)}")
