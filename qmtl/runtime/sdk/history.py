@@ -36,6 +36,17 @@ CoverageKind = Literal["rows", "young", "empty", "empty_24h"]
 """Why a range needs no fetch: stored; stored but still changing; confirmed empty for good, or for a day."""
 
 
+Environment = Literal["production", "test"]
+"""Whose rows these are: the exchange's own hosts', or anything else's."""
+
+
+class Endpoint(NamedTuple):
+    """Where rows come from: `host_port` names a test venue's part of the store, such as `127.0.0.1_8610`."""
+
+    environment: Environment
+    host_port: str
+
+
 class SeriesKey(NamedTuple):
     """One stored series: its node id, and the length of a cell in seconds."""
 
@@ -95,7 +106,11 @@ class HistoryStore(Protocol):
     """Where rows are kept, with what is covered; one contract suite runs against every implementation.
 
     Rows become durable before coverage says so. A write is an upsert by (key, ts[, id]), the last one wins.
+    `environment` is assigned by whoever opens the store, before the first write, which records it; a write
+    of another one than recorded raises StoreEnvironmentError, None takes the one that is recorded.
     """
+
+    environment: Environment | None
 
     async def read(self, key: SeriesKey, start: int, end: int) -> "pl.DataFrame":
         """Return the rows with start <= ts < end, ascending; an empty frame keeps the schema."""
