@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+pytest_plugins = ["tests.servers"]
 
 # `make test` repeats itself exactly and stays under 2,000 cases a property; `make fuzz` draws anew.
 settings.register_profile(
