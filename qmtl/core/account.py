@@ -58,9 +58,15 @@ class Account(msgspec.Struct):
         """Book one fill and its fee; return the profit realised before the fee."""
         realized = position.fold(side, quantity, price, ts_ms)
         value = quantity * price
-        self.flow += (-value if side is _BUY else value) - fee
-        self.wallet += realized - fee
-        self.realized += realized
+        if side is _BUY:
+            self.flow -= value + fee
+        else:
+            self.flow += value - fee
+        if realized:
+            self.wallet += realized - fee
+            self.realized += realized
+        else:
+            self.wallet -= fee
         self.fees += fee
         return realized
 

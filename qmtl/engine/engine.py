@@ -175,12 +175,13 @@ class Engine:
     def _on_bar(self, bar: ev.BarClosed) -> None:
         state = self.state
         symbol = bar.symbol
-        if bar.open_ms <= state.last_bar_ms.get(symbol, -1):
+        last_bar_ms = state.last_bar_ms
+        if bar.open_ms <= last_bar_ms.get(symbol, -1):
             # History asked for again at a start or after a gap overlaps what was seen; live bars must not.
             if not bar.warmup and not bar.refilled:
                 self.error("duplicate_bar", f"{symbol} bar {bar.open_ms} is not after the one before it")
             return
-        state.last_bar_ms[symbol] = bar.open_ms
+        last_bar_ms[symbol] = bar.open_ms
         if not state.has_mark_feed:
             self._marks[symbol] = bar.close
         if self._watches_losses:

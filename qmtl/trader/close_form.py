@@ -73,9 +73,12 @@ class CloseForm(SilentStrategy):
             upper, lower = mean + near, mean - near
             if not (bar.warmup or bar.refilled):
                 ctx.note({"close": close, "upperInter": upper, "lowerInter": lower})
-                if self._held:
-                    # Only a close beyond its inner band can be beyond the outer one, and come back.
-                    if not (self._floor < close < self._ceiling and lower <= last <= upper):
+                held = self._held
+                if held:
+                    # Only a close beyond its outer band can come back into it.
+                    far = self._outer * moments.std
+                    is_beyond = last > mean + far if held > 0 else last < mean - far
+                    if is_beyond or not self._floor < close < self._ceiling:
                         self._leave(ctx, bar, last)
                 elif close > upper:
                     if not (last > upper or self._before > self._upper_before):
