@@ -132,9 +132,13 @@ def find_fault(order: OrderIntent, instrument: Instrument, *, reducing: bool) ->
             return _invalid(f"quantity {quantity} is above {largest}")
         if not is_on_step(quantity, instrument.lot_size):
             return _invalid(f"quantity {quantity} is not a multiple of {instrument.lot_size}")
-    price = order.limit_price
-    if order.type is _MARKET and price is None and order.stop_price is None:
+    if order.type is _MARKET and order.limit_price is None and order.stop_price is None:
         return None
+    return _find_price_fault(order, instrument, reducing=reducing)
+
+
+def _find_price_fault(order: OrderIntent, instrument: Instrument, *, reducing: bool) -> Refused | None:
+    price, quantity = order.limit_price, order.quantity
     for value, needing, name in ((price, _LIMIT_TYPES, "limit"), (order.stop_price, _STOP_TYPES, "stop")):
         if value is None and order.type in needing:
             return _invalid(f"{order.type} needs a {name} price")
