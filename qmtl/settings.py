@@ -240,6 +240,25 @@ class ConnectorsSection(Section):
         return self
 
 
+class SeamlessSection(Section):
+    """History: where rows and artifacts are kept, who coordinates, which presets hold."""
+
+    coordinator_url: Url | None = None
+    coordinator_token: SecretStr | None = None
+    questdb_dsn: SecretStr | None = None
+    questdb_http: Url | None = None
+    store_dir: LocalPath = Path("~/.qmtl_seamless_store")
+    artifacts_enabled: bool = False
+    artifact_dir: LocalPath = Path("~/.qmtl_seamless_artifacts")
+    publish_fingerprint: bool = True
+    sla_preset: str = "baseline"
+    conformance_preset: str = "strict-blocking"
+    presets_file: LocalPath | None = None
+    stabilization_bars: Annotated[int, Field(ge=0)] = 2
+    cache_ttl_ms: Annotated[int, Field(ge=0)] = 60_000
+    metrics_max_series: Annotated[int, Field(ge=1)] = 500
+
+
 class RuntimeSection(Section):
     """Constants of `qmtl.runtime.sdk.runtime`; names ending in _test hold in test mode."""
 
@@ -292,6 +311,7 @@ class Settings(Section):
     demo: DemoSection = Field(default_factory=DemoSection)
     paper_exchange: PaperExchangeSection = Field(default_factory=PaperExchangeSection)
     connectors: ConnectorsSection = Field(default_factory=ConnectorsSection)
+    seamless: SeamlessSection = Field(default_factory=SeamlessSection)
     runtime: RuntimeSection = Field(default_factory=RuntimeSection)
     journal: JournalSection = Field(default_factory=JournalSection)
     control: ControlSection = Field(default_factory=ControlSection)

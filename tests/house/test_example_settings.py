@@ -34,7 +34,12 @@ def test_every_key_is_shown_and_none_is_invented() -> None:
 
 def test_shown_values_are_the_defaults() -> None:
     shown, defaults = load_page(EXAMPLE), Settings()
-    expanded = {"journal.directory", "connectors.order_journal"}
+    expanded = {
+        "journal.directory",
+        "connectors.order_journal",
+        "seamless.store_dir",
+        "seamless.artifact_dir",
+    }
     for key, _ in walk_keys(Settings):
         left: Any = shown
         right: Any = defaults
