@@ -17,6 +17,7 @@ ENTRIES = {
     "qmtl.runtime.sdk.nodes.publishing",
     "qmtl.runtime.sdk.nodes.sources",
     "qmtl.runtime.sdk.runtime",
+    "qmtl.runtime.io.embedded_store",
     "qmtl.runtime.sdk.history",
     "qmtl.runtime.sdk.ohlcv_nodeid",
     # The road an author passes to the venue: BinanceFuturesVenue(road=…) (contract, trader §7 item 11).

@@ -1,0 +1,139 @@
+"""Segment files: one Arrow IPC file holds a series' rows of one UTC month, day or hour, and never changes."""
+
+import hashlib
+import io
+import mmap
+import os
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from qmtl.core.ranges import Range
+from qmtl.runtime.sdk.history import SeriesKey, StoreError
+from qmtl.runtime.sdk.history_frame import resolve_series
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_HOUR_S, _DAY_S = 3_600, 86_400
+_LONGEST_NAME = 100
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
+
+
+class Segment(NamedTuple):
+    """What the catalogue says of a segment: the period it is for, its file, and what is in it.
+
+    `file` is relative to the store; `first_ts`, `last_ts` are those of its rows, `digest` is BLAKE2b-256.
+    """
+
+    start: int
+    end: int
+    file: str
+    first_ts: int
+    last_ts: int
+    rows: int
+    size: int
+    digest: bytes
+
+
+def segment_period(key: SeriesKey, ts: int) -> Range:
+    """Return the period of the segment that holds `ts`.
+
+    It is a UTC month; a day of bars shorter than a minute; an hour of trades.
+    """
+    if resolve_series(key).kind == "trades":
+        start = ts - ts % _HOUR_S
+        return start, start + _HOUR_S
+    if key.interval < 60:
+        start = ts - ts % _DAY_S
+        return start, start + _DAY_S
+    day = datetime.fromtimestamp(ts, UTC)
+    month = datetime(day.year, day.month, 1, tzinfo=UTC)
+    following = datetime(day.year + day.month // 12, day.month % 12 + 1, 1, tzinfo=UTC)
+    return int(month.timestamp()), int(following.timestamp())
+
+
+def split_periods(key: SeriesKey, frame: "pl.DataFrame") -> Iterator[tuple[Range, "pl.DataFrame"]]:
+    """Yield (period, rows) of an ascending frame."""
+    times = frame["ts"].to_numpy()
+    at = 0
+    while at < len(times):
+        period = segment_period(key, int(times[at]))
+        until = int(times.searchsorted(period[1]))
+        yield period, frame.slice(at, until - at)
+        at = until
+
+
+def series_folder(key: SeriesKey) -> str:
+    """Return a series' folder below the store; whatever the symbol is, it is one plain name."""
+    name = _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], key.node_id.encode()).decode()
+    if len(name) > _LONGEST_NAME:
+        name = hashlib.blake2b(key.node_id.encode(), digest_size=16).hexdigest()
+    return f"segments/{name}/{key.interval}"
+
+
+def write_segment(store: Path, file: str, period: Range, frame: "pl.DataFrame") -> Segment:
+    """Write rows as a new file of the store, on disk when this returns; its folder's entry is not yet."""
+    body = io.BytesIO()
+    frame.rechunk().write_ipc(body)
+    data = body.getbuffer()
+    with (store / file).open("wb", buffering=0) as target:
+        written = 0
+        while written < len(data):
+            written += target.write(data[written:])
+        os.fsync(target.fileno())
+    times = frame["ts"]
+    digest = hashlib.blake2b(data, digest_size=32).digest()
+    return Segment(*period, file, times[0], times[-1], frame.height, len(data), digest)
+
+
+def map_segment(store: Path, segment: Segment) -> "pl.DataFrame":
+    """Return a segment's rows over its mapped file, without copying them.
+
+    FileNotFoundError when it is gone, StoreError naming it when its length or format is wrong: rows beyond
+    the end of a mapped file would end the process.
+    """
+    import polars as pl
+    import pyarrow as pa
+
+    path = store / segment.file
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size != segment.size:
+            raise StoreError(f"segment {path} has {size} bytes, not {segment.size}; run qmtl data verify")
+        mapped = pa.py_buffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+    try:
+        with pa.ipc.open_file(mapped) as reader:
+            frame = pl.from_arrow(reader.read_all(), rechunk=False)
+    except pa.ArrowException as error:
+        raise StoreError(f"segment {path} is not readable: {error}; run qmtl data verify") from error
+    if not isinstance(frame, pl.DataFrame) or frame.height != segment.rows:
+        raise StoreError(f"segment {path} does not hold {segment.rows} rows; run qmtl data verify")
+    return frame
+
+
+def check_segment(store: Path, segment: Segment) -> str:
+    """Return what is wrong with a segment's file, "" when it is as the catalogue says."""
+    try:
+        with (store / segment.file).open("rb") as file:
+            digest = hashlib.blake2b(digest_size=32)
+            size = 0
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+                size += len(chunk)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if size != segment.size:
+        return f"has {size} bytes, not {segment.size}"
+    return "" if digest.digest() == segment.digest else "does not match its hash"
+
+
+def sync_folder(path: Path) -> None:
+    """Make the entries of a folder durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
