@@ -262,6 +262,14 @@ class StaleLeaseError(SeamlessError):
     """A lease ran out or was taken over before its work was done."""
 
 
+class UnknownLeaseError(StaleLeaseError):
+    """No lease has that token, or it ended too long ago to be remembered."""
+
+
+class CoordinatorRefusedError(SeamlessError):
+    """The coordinator answered and said no: token, role or request; asking again cannot help."""
+
+
 class ArtifactNotFoundError(SeamlessError):
     """No artifact of that age covers the range."""
 
