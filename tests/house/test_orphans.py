@@ -19,7 +19,6 @@ ENTRIES = {
     "qmtl.runtime.sdk.runtime",
     "qmtl.runtime.io.embedded_store",
     "qmtl.runtime.sdk.backfill",
-    "qmtl.runtime.io.leases",
     "qmtl.runtime.sdk.history",
     "qmtl.runtime.sdk.ohlcv_nodeid",
     # The road an author passes to the venue: BinanceFuturesVenue(road=…) (contract, trader §7 item 11).

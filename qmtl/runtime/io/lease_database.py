@@ -184,7 +184,7 @@ class PostgresDatabase:
                 )
                 async with pool.acquire() as connection, connection.transaction():
                     # Two that create the same table at once would collide in the system's own tables.
-                    await connection.execute("SELECT pg_advisory_xact_lock(7_163_020_926)")
+                    await connection.execute("SELECT pg_advisory_xact_lock(7163020926)")
                     for statement in SCHEMA:
                         await connection.execute(statement)
                 self._pool = pool
