@@ -21,6 +21,8 @@ ENTRIES = {
     "qmtl.runtime.sdk.backfill",
     "qmtl.runtime.sdk.history",
     "qmtl.runtime.sdk.ohlcv_nodeid",
+    "qmtl.runtime.sdk.strategy_file",
+    "qmtl.runtime.sdk.ta",
     # The road an author passes to the venue: BinanceFuturesVenue(road=…) (contract, trader §7 item 11).
     "qmtl.trader.callback",
     "qmtl.trader.collector",
