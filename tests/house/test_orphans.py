@@ -23,6 +23,8 @@ ENTRIES = {
     "qmtl.runtime.sdk.ohlcv_nodeid",
     "qmtl.runtime.sdk.strategy_file",
     "qmtl.runtime.sdk.ta",
+    "qmtl.runtime.sdk.presets",
+    "qmtl.runtime.io.artifacts",
     # The road an author passes to the venue: BinanceFuturesVenue(road=…) (contract, trader §7 item 11).
     "qmtl.trader.callback",
     "qmtl.trader.collector",

@@ -31,6 +31,8 @@ TRADE_COLUMNS: tuple[tuple[str, str], ...] = (
 )
 CLOSE_GRACE_S = 2
 """A cell counts as closed so many seconds after its end."""
+_WEEK_S = 604_800
+_MONDAY_S = 345_600
 
 CoverageKind = Literal["rows", "young", "empty", "empty_24h"]
 """Why a range needs no fetch: stored; stored but still changing; confirmed empty for good, or for a day."""
@@ -45,6 +47,11 @@ class Endpoint(NamedTuple):
 
     environment: Environment
     host_port: str
+
+
+def grid_offset(interval: int) -> int:
+    """Return where the grid of `interval` seconds begins: weeks on a Monday, everything else at the epoch."""
+    return _MONDAY_S if interval == _WEEK_S else 0
 
 
 class SeriesKey(NamedTuple):
