@@ -20,6 +20,7 @@ ENTRIES = {
     "qmtl.runtime.io.embedded_store",
     "qmtl.runtime.sdk.backfill",
     "qmtl.runtime.sdk.history",
+    "qmtl.runtime.sdk.lease_keeper",
     "qmtl.runtime.sdk.ohlcv_nodeid",
     "qmtl.runtime.sdk.strategy_file",
     "qmtl.runtime.sdk.ta",

@@ -3,6 +3,8 @@
 import asyncio
 import random
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -328,3 +330,35 @@ async def test_a_restarted_postgres_is_asked_again(
     postgres_server.start()
     assert await store.renew(lease.token, TTL_MS) >= lease.lease_until_ms
     await store.aclose()
+
+
+def test_many_processes_may_open_a_new_file_at_once(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys; from qmtl.runtime.io.leases import LeaseStore\n"
+        "from qmtl.runtime.sdk.history import SeriesKey\n"
+        "async def main():\n"
+        "    store = LeaseStore(sys.argv[1]); sys.stdin.read()\n"
+        "    claim = await store.claim(SeriesKey('relay', 1), 0, 1, sys.argv[2], 600_000)\n"
+        "    print(len(claim.leases)); await store.aclose()\n"
+        "asyncio.run(main())\n"
+    )
+    dsn = f"sqlite:///{tmp_path / 'leases.db'}"
+    children = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, dsn, f"w{number}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(4)
+    ]
+    answers = []
+    for child in children:
+        assert child.stdin is not None
+        child.stdin.close()
+    for child in children:
+        assert child.stdout is not None
+        answers.append(child.stdout.read().strip())
+        child.stdout.close()
+        assert child.wait(60) == 0
+    assert sorted(answers) == ["0", "0", "0", "1"]
