@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qmtl.engine.owner import find_network_file_system
+from qmtl.runtime.io.sqlite_wal import enter_wal
 from qmtl.runtime.sdk.history import StoreBusyError, StoreError
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class SqliteDatabase:
             raise StoreError(f"{self.path}: is on a network file system ({kind}); leases need a local disk")
         db = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
         try:
-            db.execute("PRAGMA journal_mode=WAL")
+            enter_wal(db)
             db.execute("PRAGMA synchronous=FULL")
             for statement in SCHEMA:
                 db.execute(statement)

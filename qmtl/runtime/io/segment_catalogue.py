@@ -11,6 +11,7 @@ from typing import Any
 from qmtl.core.ranges import Range
 from qmtl.runtime.io.segment_file import Segment
 from qmtl.runtime.io.span_overlay import Span, join_spans, overlay_spans
+from qmtl.runtime.io.sqlite_wal import enter_wal
 from qmtl.runtime.sdk.history import SeriesKey, StaleFenceError, StoreBusyError, StoreError
 
 SCHEMA_VERSION = 1
@@ -144,7 +145,7 @@ class SegmentCatalogue:
             if version > SCHEMA_VERSION:
                 raise StoreError(f"{self.path}: is of a newer program (schema {version})")
             if version < SCHEMA_VERSION:
-                db.execute("PRAGMA journal_mode=WAL")
+                enter_wal(db)
                 db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT")
             db.execute("PRAGMA synchronous=FULL")
         except (sqlite3.Error, StoreError):
