@@ -4,7 +4,9 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "qmtl.runtime.io.ccxt_fetcher": ("CcxtBackfillConfig", "CcxtOHLCVFetcher"),
     "qmtl.runtime.io.leases": ("LeaseStore",),
+    "qmtl.runtime.io.rate_limiter": ("RateLimiterConfig", "get_limiter"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605 - the table above is the one list of names

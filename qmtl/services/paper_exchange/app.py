@@ -201,10 +201,12 @@ class PaperExchange:
         """Carry out a request the way the fault plan wants it to go wrong."""
         failure = dump_failure(rule)
         headers = dict(_HEADERS)
-        if rule.status in {418, 429}:
+        if rule.status in {418, 429} and rule.seconds >= 0:
             headers["Retry-After"] = str(max(1, int(rule.seconds)))
         if rule.kind is FaultKind.STATUS:
             return web.Response(body=_encode(failure), status=rule.status, headers=headers)
+        if rule.kind is FaultKind.EMPTY:
+            return web.Response(body=b"[]", headers=dict(_HEADERS))
         if rule.kind is FaultKind.DELAY:
             answer = self._respond(request, route, body)
             await self.clock.sleep(rule.seconds)

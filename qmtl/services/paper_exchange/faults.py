@@ -11,18 +11,23 @@ from qmtl.services.paper_exchange.errors import VenueError
 
 
 class FaultKind(StrEnum):
-    """What can go wrong. The first four befall REST requests, `skew` the clock, the rest streams."""
+    """What can go wrong. Down to `empty` it befalls REST requests, `skew` the clock, the rest streams."""
 
     DROP = "drop"
     """The request is carried out and the connection closed without an answer."""
     REFUSE = "refuse"
     """The connection is closed before the request is looked at."""
     STATUS = "status"
-    """Answered with `status` (429, 418 or 5xx) instead of being carried out."""
+    """Answered with `status` (429, 418 or 5xx) instead of being carried out.
+
+    429 and 418 ask to retry after `seconds`; below 0 they do not say.
+    """
     DELAY = "delay"
     """`seconds` pass before the answer, or before the message, leaves."""
     LOST_ANSWER = "lost_answer"
     """Carried out, but answered with `status`: execution unknown."""
+    EMPTY = "empty"
+    """Answered with an empty list, as for a window in which nothing happened."""
     SKEW = "skew"
     """The exchange's clock is wrong by `seconds` (exchange time) for whoever asks it."""
     DUPLICATE = "duplicate"
@@ -51,7 +56,14 @@ STREAM_KINDS = frozenset(
     }
 )
 REQUEST_KINDS = frozenset(
-    {FaultKind.DROP, FaultKind.REFUSE, FaultKind.STATUS, FaultKind.DELAY, FaultKind.LOST_ANSWER}
+    {
+        FaultKind.DROP,
+        FaultKind.REFUSE,
+        FaultKind.STATUS,
+        FaultKind.DELAY,
+        FaultKind.LOST_ANSWER,
+        FaultKind.EMPTY,
+    }
 )
 
 

@@ -20,7 +20,7 @@ def get_ping(_call: Call) -> Message:
 
 def get_time(call: Call) -> Message:
     """GET /api/v3/time."""
-    return {"serverTime": call.now_ms}
+    return {"serverTime": call.exchange.now_ms()}
 
 
 def get_klines(call: Call) -> list[list[Any]]:

@@ -43,9 +43,12 @@ def ccxt_errors(name: str = "BaseError", *more: type[Exception]) -> tuple[type[E
     return (family, *more) if isinstance(family, type) and issubclass(family, Exception) else more
 
 
-def make_exchange(exchange_id: str, config: Mapping[str, Any]) -> Any:
-    """Return a ccxt exchange of `config`, nothing contacted; ValueError for an id that ccxt lacks."""
-    module = load_ccxt()
+def make_exchange(exchange_id: str, config: Mapping[str, Any], module: Any = None) -> Any:
+    """Return a ccxt exchange of `config`, nothing contacted; ValueError for an id that ccxt lacks.
+
+    `module` is ccxt's asynchronous one, or `ccxt.pro` for streams.
+    """
+    module = module or load_ccxt()
     known = getattr(module, "exchanges", None)
     kind = getattr(module, exchange_id, None) if known is None or exchange_id in known else None
     if not callable(kind):
@@ -100,7 +103,7 @@ def enter_sandbox(exchange_id: str, exchange: Any, *, demo: bool = False) -> Non
     no API host is shared with production; OKX and Bitget, which test on their production hosts, are
     proven by the header or option that marks every request.
     """
-    production = _production_hosts(exchange)
+    production = production_hosts(exchange)
     is_futures = is_binance_futures(exchange_id, exchange)
     try:
         if demo or is_futures:
@@ -116,6 +119,11 @@ def enter_sandbox(exchange_id: str, exchange: Any, *, demo: bool = False) -> Non
         return
     if not _is_proven(exchange_id, exchange, production):
         raise SandboxUnavailable(f"{exchange_id}: its test mode still talks to production hosts")
+
+
+def is_at_test_venue(exchange_id: str, exchange: Any) -> bool:
+    """Tell whether an exchange that exists shares no API host with production, or marks every request."""
+    return _is_proven(exchange_id, exchange, production_hosts(exchange, own_only=True))
 
 
 def check_paper(exchange: Any) -> None:
@@ -162,10 +170,11 @@ def api_hosts(exchange: Any) -> set[str]:
     return _hosts(exchange.urls.get("api"), str(getattr(exchange, "hostname", "") or ""))
 
 
-def _production_hosts(exchange: Any) -> set[str]:
+def production_hosts(exchange: Any, *, own_only: bool = False) -> set[str]:
+    """Return the hosts of the present addresses and of the class's own; with `own_only` the latter."""
     if not getattr(exchange, "urls", None):
         return set()
-    hosts = api_hosts(exchange)
+    hosts = set() if own_only else api_hosts(exchange)
     describe = getattr(exchange, "describe", None)
     if describe is not None:
         # The class's own addresses: constructor arguments may have replaced the instance's.
