@@ -201,9 +201,7 @@ async def walk_windows(ledger: PageLedger, lanes: int, walk: Any) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def list_empty(
-    before: Range, ledger: PageLedger, rows: Sequence[Range], old_before: int
-) -> list[EmptySpan]:
+def list_empty(before: Range, ledger: PageLedger, rows: Sequence[Range], old_before: int) -> list[EmptySpan]:
     """Return the confirmed empty ranges: those before the earliest time, then what the pages proved."""
     lasting, daily = ledger.empty(rows, old_before)
     spans = [EmptySpan(start, end, permanent=True) for start, end in lasting]
