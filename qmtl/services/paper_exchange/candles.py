@@ -5,21 +5,16 @@ from collections.abc import Iterator
 from decimal import Decimal
 from math import cos, exp, log, pi, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from qmtl.core.bar import Bar, BarError, find_fault
 from qmtl.core.interval import FUNDING_MS
 from qmtl.engine.clock import SeededRandom
+from qmtl.runtime.io.history_file import read_candles, read_rates
 from qmtl.services.paper_exchange.settings import MarketSettings
 
-if TYPE_CHECKING:
-    import polars as pl
-
 MINUTE_MS = 60_000
-_TIME_COLUMNS = ("date", "timestamp", "open_time", "open_ms", "time")
-_VALUE_COLUMNS = ("open", "high", "low", "close", "volume")
 _SIGMA = 0.0005
 """Standard deviation of one synthetic minute: 0.05 %, about what BTC/USDT does in a quiet year."""
 _MAX_DECIMALS = 8
@@ -57,21 +52,12 @@ def open_candles(settings: MarketSettings, now_ms: int) -> CandleSeries:
 
 
 def load_candles(path: Path) -> list[Bar]:
-    """Read 1m candles from feather, Parquet or CSV (also gzipped), sorted, closed, in UTC milliseconds.
+    """Read 1m candles from any file `history_file` reads, sorted, closed, in UTC milliseconds.
 
-    Columns: date | timestamp | open_time, open, high, low, close, volume. BarError names the file and
-    the row or the columns; FileNotFoundError stays one.
+    Whole numbers that do not tell their unit count milliseconds, as the venue's do. BarError names the
+    file and the row or the columns; FileNotFoundError stays one.
     """
-    frame = _read_frame(path)
-    time_column = next((name for name in _TIME_COLUMNS if name in frame.columns), None)
-    absent = [name for name in _VALUE_COLUMNS if name not in frame.columns]
-    if time_column is None:
-        absent.insert(0, "date | timestamp | open_time")
-    if time_column is None or absent:
-        raise BarError(f"{path}: missing columns {', '.join(absent)}; found {', '.join(frame.columns)}")
-    times = _times_ms(frame, time_column, path)
-    columns = [_floats(frame, name, path) for name in _VALUE_COLUMNS]
-    bars = [Bar(*row) for row in zip(times, *columns, strict=True)]
+    bars = [Bar(*row) for row in read_candles(path, unit="ms").iter_rows()]
     if not bars:
         raise BarError(f"{path}: no candles")
     fault = find_fault(bars, MINUTE_MS)
@@ -84,59 +70,7 @@ def load_funding(path: Path | None) -> dict[int, float]:
     """Read recorded funding rates (in column `open`) by the 8h slot they belong to; empty without a file."""
     if path is None:
         return {}
-    frame = _read_frame(path)
-    time_column = next((name for name in _TIME_COLUMNS if name in frame.columns), None)
-    if time_column is None or "open" not in frame.columns:
-        raise BarError(f"{path}: a funding file has columns date and open; found {', '.join(frame.columns)}")
-    times = _times_ms(frame, time_column, path)
-    return {time // FUNDING_MS: rate for time, rate in zip(times, _floats(frame, "open", path), strict=True)}
-
-
-def _read_frame(path: Path) -> "pl.DataFrame":
-    import polars as pl
-
-    name = path.name.lower()
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        if name.endswith((".feather", ".arrow", ".ipc")):
-            return pl.read_ipc(path)
-        if name.endswith((".parquet", ".pq")):
-            return pl.read_parquet(path)
-        if name.endswith((".csv", ".csv.gz")):
-            return pl.read_csv(path)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise BarError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from error
-    raise BarError(f"{path}: expected .feather, .parquet, .csv or .csv.gz")
-
-
-def _times_ms(frame: "pl.DataFrame", name: str, path: Path) -> list[int]:
-    import polars as pl
-
-    column = frame[name]
-    if column.dtype == pl.String:
-        try:
-            column = column.str.to_datetime(time_zone="UTC")
-        except pl.exceptions.PolarsError as error:
-            raise BarError(f"{path}: column {name}: not a time: {str(error).splitlines()[0]}") from error
-    if isinstance(column.dtype, pl.Datetime):
-        column = column.dt.epoch("ms")
-    elif not column.dtype.is_integer():
-        raise BarError(f"{path}: column {name}: expected a time, found {column.dtype}")
-    if column.null_count():
-        raise BarError(f"{path}: row {column.is_null().arg_max()}: no {name}")
-    return [int(time) for time in column.to_list()]
-
-
-def _floats(frame: "pl.DataFrame", name: str, path: Path) -> list[float]:
-    import polars as pl
-
-    column = frame[name]
-    if not column.dtype.is_numeric():
-        raise BarError(f"{path}: column {name}: expected numbers, found {column.dtype}")
-    if column.null_count():
-        raise BarError(f"{path}: row {column.is_null().arg_max()}: no {name}")
-    return [float(value) for value in column.cast(pl.Float64).to_list()]
+    return {time // FUNDING_MS: rate for time, rate in read_rates(path, unit="ms").iter_rows()}
 
 
 def _moved(bar: Bar, shift_ms: int) -> Bar:

@@ -56,8 +56,8 @@ def write(path: Path, *rows: str, header: str = "timestamp,open,high,low,close,v
         (["60000,1,0.9,0.5,1,1"], "row 0: low <= open"),
         (["60000,1,2,0.5,1,-1"], "row 0: price or volume"),
         (["60000,1,,0.5,1,1", "120000,1,2,0.5,1,1"], "row 0: no high"),
-        (["60000,1,x,0.5,1,1"], "column high: expected numbers"),
-        (["soon,1,2,0.5,1,1"], "column timestamp: not a time"),
+        (["60000,1,x,0.5,1,1"], "row 0: high 'x' is no number"),
+        (["soon,1,2,0.5,1,1"], "row 0: timestamp 'soon' is no time"),
         ([], "no candles"),
     ],
 )
@@ -77,7 +77,7 @@ def test_missing_columns_formats_and_files_are_named(tmp_path: Path) -> None:
         BarError, match=r"missing columns date \| timestamp \| open_time, high, low, close, volume"
     ):
         load_candles(path)
-    with pytest.raises(BarError, match=r"expected \.feather, \.parquet, \.csv or \.csv\.gz"):
+    with pytest.raises(BarError, match=r"expected \.feather, \.parquet, \.csv, \.csv\.gz or \.zip"):
         load_candles(write(tmp_path / "a.xlsx"))
     with pytest.raises(FileNotFoundError, match="no such file"):
         load_candles(tmp_path / "none.csv")
