@@ -1,6 +1,6 @@
 # The two commands are `make demo` and `make test`; `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench chaos fuzz soak lock clean runtime dev outside servers
+.PHONY: help demo test check bench chaos fuzz soak lock clean runtime dev outside peers servers
 SHELL := /bin/sh
 
 ARGS ?=
@@ -24,7 +24,7 @@ check: dev ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-logo
 
-bench: dev ## every figure we claim, with the peers beside it; writes bench/results/
+bench: dev peers ## every figure we claim, with the peers beside it; writes bench/results/
 	@set -e; for file in $$(grep -l '__main__' bench/*.py); do \
 	  echo "== $$file"; $(BIN)/python -m bench.$$(basename $$file .py) $(ARGS); done
 
@@ -52,6 +52,9 @@ dev:
 
 outside:
 	@sh scripts/environment.sh outside
+
+peers:
+	@sh scripts/environment.sh peers
 
 servers:
 	@sh scripts/servers.sh

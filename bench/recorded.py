@@ -5,8 +5,6 @@ import random
 from decimal import Decimal
 from pathlib import Path
 
-import polars as pl
-
 from qmtl.core.bar import Bar
 from qmtl.core.event import BarClosed
 from qmtl.core.instrument import Instrument
@@ -30,6 +28,8 @@ BTCUSDT = Instrument(
 
 def load_bars(count: int) -> tuple[list[Bar], str]:
     """Return `count` one-minute candles and where they come from."""
+    import polars as pl
+
     path = Path(os.environ.get("QMTL_TEST_DATA", "../shared/data")) / FILE
     if not path.is_file():
         return _walk(count), "SYNTHETIC (recorded candles not found)"

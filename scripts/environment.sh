@@ -3,6 +3,7 @@
 #   runtime  .venv with what `qmtl` needs (adds, never removes)
 #   dev      .venv exactly as requirements-dev.lock says
 #   outside  .venvs/NAME for each tests/outside/requirements/NAME.txt
+#   peers    .venvs/NAME for each bench/peers/NAME.txt
 # A stamp beside each environment makes the second call free.
 set -eu
 cd "$(dirname "$0")/.."
@@ -26,6 +27,17 @@ install_self() {
   "$uv" pip install $quiet --python .venv --no-deps --no-build-isolation --editable .
 }
 
+install_each() { # lock file...
+  for lock in "$@"; do
+    home=.venvs/$(basename "$lock" .txt)
+    is_fresh "$home/.qmtl-outside" "$lock" && continue
+    echo "installing $home from $lock"
+    make_venv "$home"
+    "$uv" pip sync $quiet --python "$home" --require-hashes "$lock"
+    touch "$home/.qmtl-outside"
+  done
+}
+
 uv=$(sh scripts/bootstrap.sh)
 case "${1-}" in
 runtime)
@@ -46,17 +58,13 @@ dev)
   touch .venv/.qmtl-dev
   ;;
 outside)
-  for lock in tests/outside/requirements/*.txt; do
-    home=.venvs/$(basename "$lock" .txt)
-    is_fresh "$home/.qmtl-outside" "$lock" && continue
-    echo "installing $home from $lock"
-    make_venv "$home"
-    "$uv" pip sync $quiet --python "$home" --require-hashes "$lock"
-    touch "$home/.qmtl-outside"
-  done
+  install_each tests/outside/requirements/*.txt
+  ;;
+peers)
+  install_each bench/peers/*.txt
   ;;
 *)
-  echo "usage: scripts/environment.sh runtime|dev|outside" >&2
+  echo "usage: scripts/environment.sh runtime|dev|outside|peers" >&2
   exit 2
   ;;
 esac

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Rewrites the lock files from pyproject.toml and tests/outside/requirements/*.in. Versions already locked are
-# kept; packages named as arguments move: scripts/lock.sh aiohttp polars
+# Rewrites the lock files from pyproject.toml, tests/outside/requirements/*.in and bench/peers/*.in. Versions
+# already locked are kept; packages named as arguments move: scripts/lock.sh aiohttp polars
 set -eu
 cd "$(dirname "$0")/.."
 uv=$(sh scripts/bootstrap.sh)
@@ -20,7 +20,7 @@ compile() { # target source options...
 
 compile requirements-dev.lock pyproject.toml --all-extras --group dev --group build
 compile requirements.lock pyproject.toml --group build --constraints requirements-dev.lock
-for wanted in tests/outside/requirements/*.in; do
+for wanted in tests/outside/requirements/*.in bench/peers/*.in; do
   compile "${wanted%.in}.txt" "$wanted"
 done
-grep -c '==' requirements.lock requirements-dev.lock tests/outside/requirements/*.txt
+grep -c '==' requirements.lock requirements-dev.lock tests/outside/requirements/*.txt bench/peers/*.txt

@@ -10,6 +10,8 @@ from tests.house.tree import ROOT, Source, plant, read_sources
 ENTRIES = {
     "qmtl",
     "qmtl.cli.app",
+    "qmtl.engine.overfitting",
+    "qmtl.engine.statistics",
     "qmtl.runtime.io",
     "qmtl.runtime.sdk",
     "qmtl.runtime.sdk.brokerage",

@@ -1,0 +1,305 @@
+"""Compiled backtests of signal columns: single runs and thousands of parameter sets on one market.
+
+What a run means is the event tier's: a signal at a close fills at the next open (or at that close), stop and
+target rest inside the bar, the stop is met first, a gap through either fills at the open, both signals on
+one bar are neither, an entry in a position counts only where the same bar exits it, and then reverses.
+Prices, lots and money are whole numbers inside (`kernel_loop`), so results are exact.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from decimal import Decimal
+from math import gcd, inf
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from qmtl.core.fees import MakerTakerFeeModel
+from qmtl.core.instrument import Instrument
+from qmtl.core.money import parse_decimal
+from qmtl.engine.simulated_venue import FillMode
+
+if TYPE_CHECKING:
+    from qmtl.engine.kernel_loop import Terms
+
+Floats = npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+_FEE_STEP = Decimal("1E-8")
+_FRACTIONS = 10**18
+_SHARES = 10**9
+_LARGEST = 2**62
+_FINEST = 10
+_NEAR = 1e-3
+"""A price this near to a whole number of steps is one: the rest is how floats write decimals."""
+REASONS = ("open", "stop", "target", "signal", "reversal")
+"""Why a trade ended, by the number in its row."""
+
+
+class KernelError(ValueError):
+    """Candles, signals or settings that the kernel cannot compute exactly; the message names which."""
+
+
+class Candles(NamedTuple):
+    """Closed candles of one market, oldest first: UTC milliseconds of their opens, and float64 prices."""
+
+    open_ms: Whole
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+
+
+class Columns(NamedTuple):
+    """What a strategy says at each close."""
+
+    long: Flags
+    short: Flags
+    exit_long: Flags
+    exit_short: Flags
+
+
+class Sizing(msgspec.Struct, frozen=True):
+    """How large an entry is: base units, quote units, or a fraction of equity at the deciding close.
+
+    With kind `equity`, `scale` of a run multiplies the fraction by row (volatility targeting).
+    """
+
+    kind: Literal["quantity", "notional", "equity"] = "quantity"
+    value: Decimal = Decimal(1)
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """What every run of one market shares: money, costs, size and the fill model."""
+
+    wallet: Decimal = Decimal(10_000)
+    fees: MakerTakerFeeModel = MakerTakerFeeModel()
+    slippage_ticks: int = 0
+    sizing: Sizing = Sizing()
+    leverage: int = 1
+    fill: FillMode = "next_open"
+
+
+class Funding(NamedTuple):
+    """Payments: exchange time, rate as a fraction of notional, mark price; ascending in time."""
+
+    at_ms: Whole
+    rate: Floats
+    mark: Floats
+
+
+class KernelRun(NamedTuple):
+    """One run: trades as whole numbers by `kernel_loop` column, equity at the marks, counts of events."""
+
+    market: "KernelMarket"
+    trades: Whole
+    equity_money: Whole
+    conflicts: int
+    refusals: int
+    bars_held: int
+    turnover_money: int
+
+    @property
+    def equity(self) -> Floats:
+        """Equity in quote units at the closes of the rows asked for."""
+        return np.multiply(self.equity_money, float(self.market.money_step), dtype=np.float64)
+
+    @property
+    def turnover(self) -> float:
+        """Notional of all fills in quote units."""
+        return self.turnover_money * float(self.market.money_step)
+
+    def profits(self) -> Floats:
+        """Profit of each closed trade after fees and funding, quote units."""
+        closed = self.trades[self.trades[:, 1] >= 0]
+        gross = closed[:, 2] * closed[:, 3] * (closed[:, 5] - closed[:, 4]) * self.market.value
+        profit = gross - closed[:, 6] + closed[:, 7]
+        money: Floats = np.multiply(profit, float(self.market.money_step), dtype=np.float64)
+        return money
+
+
+class KernelMarket:
+    """Candles of one instrument as the kernel counts them, made once and shared by every run.
+
+    `price_step` is the tick, or finer where prices are between ticks. Raises KernelError where prices have
+    more than ten decimals beyond the tick, or are not finite and positive.
+    """
+
+    def __init__(self, candles: Candles, instrument: Instrument, funding: Funding | None = None) -> None:
+        self.candles = candles
+        self.instrument = instrument
+        prices = candles[1:]
+        if any(column.shape != candles.open_ms.shape for column in prices):
+            raise KernelError(f"candles: columns of different length: {[c.size for c in candles]}")
+        self.price_step, counted = _count_steps(prices, instrument.tick_size)
+        self.open, self.high, self.low, self.close = counted
+        lot_value = self.price_step * instrument.lot_size
+        self.money_step = min(_FEE_STEP, Decimal(1).scaleb(int(lot_value.as_tuple().exponent)))
+        self.value = int(lot_value / self.money_step)
+        self.funding = self._place_funding(funding)
+
+    def _place_funding(self, funding: Funding | None) -> Whole:
+        """Return (row before whose open it is paid, whole, part / 1e18) fee steps for one lot."""
+        if funding is None:
+            return np.empty((0, 3), np.int64)
+        rows = np.searchsorted(self.candles.open_ms, funding.at_ms, side="left")
+        placed = []
+        for row, rate, mark in zip(rows.tolist(), funding.rate.tolist(), funding.mark.tolist(), strict=True):
+            lot = parse_decimal(rate, "funding rate") * parse_decimal(mark, "mark") * self.instrument.lot_size
+            exact = int(lot / _FEE_STEP * _FRACTIONS)
+            whole, part = divmod(abs(exact), _FRACTIONS)
+            sign = -1 if exact < 0 else 1
+            placed.append((row, sign * whole, sign * part))
+        return np.array(placed, np.int64).reshape(-1, 3)
+
+    def terms(self, conditions: Conditions, stop: float = 0.0, target: float = 0.0) -> "Terms":
+        """Return `conditions` as whole numbers; KernelError where they leave what 64 bits hold."""
+        from qmtl.engine.kernel_loop import FIXED, NOTIONAL, SHARE, Terms
+
+        one, fees, sizing = self.instrument, conditions.fees, conditions.sizing
+        lot_value = self.price_step * one.lot_size
+        rates = [lot_value * rate / _FEE_STEP for rate in (fees.taker, fees.maker)]
+        (taker, taker_down), (maker, maker_down) = (rate.as_integer_ratio() for rate in rates)
+        down = taker_down * maker_down // gcd(taker_down, maker_down)
+        taker_up, maker_up = taker * down // taker_down, maker * down // maker_down
+        max_lots = int(one.market_max_quantity / one.lot_size)
+        top = int(self.high.max(initial=1))
+        if max_lots * top * max(self.value, 2 * abs(taker_up), 2 * abs(maker_up), 1) > _LARGEST:
+            raise KernelError(f"{one.symbol}: prices, steps and fees of this market exceed 64 bits")
+        kinds = {"quantity": FIXED, "notional": NOTIONAL, "equity": SHARE}
+        size = 0
+        if sizing.kind == "quantity":
+            size = int(sizing.value / one.lot_size)
+        elif sizing.kind == "notional":
+            size = int(sizing.value / self.money_step)
+        return Terms(
+            wallet=int(conditions.wallet / self.money_step),
+            tick=int(one.tick_size / self.price_step),
+            value=self.value,
+            taker_up=taker_up,
+            maker_up=maker_up,
+            fee_down=down,
+            fee_step=int(_FEE_STEP / self.money_step),
+            slip=int(conditions.slippage_ticks * one.tick_size / self.price_step),
+            stop=_fraction(stop, "stop"),
+            target=_fraction(target, "target"),
+            sizing=kinds[sizing.kind],
+            size=size,
+            min_lots=int(one.min_quantity / one.lot_size) or 1,
+            max_lots=max_lots,
+            min_value=int(one.min_notional / self.money_step),
+            leverage=conditions.leverage,
+            fills_at_close=int(conditions.fill == "close"),
+        )
+
+
+def run(
+    market: KernelMarket,
+    columns: Columns,
+    conditions: Conditions,
+    *,
+    stop: float = 0.0,
+    target: float = 0.0,
+    scale: Floats | None = None,
+    rows: slice = slice(None),
+    marks: Whole | None = None,
+) -> KernelRun:
+    """Trade `columns` over `rows` of `market`, flat at the first of them.
+
+    `columns` and `scale` are as long as the market. `stop` and `target` are fractions of the entry fill, 0
+    for none. Row numbers of trades and of `marks` (ascending; None: every row) count from the first of
+    `rows`. KernelError where a column has another length or is not boolean.
+    """
+    from qmtl.engine import kernel_loop
+
+    begin, end, _ = rows.indices(market.close.size)
+    for name, column in zip(columns._fields, columns, strict=True):
+        if column.dtype != np.bool_ or column.shape != market.close.shape:
+            wanted = f"expected {market.close.size} booleans, got {column.dtype} {column.shape}"
+            raise KernelError(f"{name}: {wanted}")
+    terms = market.terms(conditions, stop, target)
+    cut = Columns(*(np.ascontiguousarray(column[begin:end]) for column in columns))
+    if marks is None:
+        marks = np.arange(end - begin, dtype=np.int64)
+    funding = market.funding[np.searchsorted(market.funding[:, 0], begin) :].copy()
+    funding[:, 0] -= begin
+    room = int(np.count_nonzero(cut.long) + np.count_nonzero(cut.short)) + 1
+    trades = np.empty((room, kernel_loop.TRADE_COLUMNS), np.int64)
+    equity = np.empty(marks.size, np.int64)
+    counts = np.zeros(kernel_loop.COUNTERS, np.int64)
+    shares = _shares(conditions.sizing, scale, begin, end)
+    kernel_loop.trade(
+        market.open[begin:end], market.high[begin:end], market.low[begin:end], market.close[begin:end],
+        cut.long, cut.short, cut.exit_long, cut.exit_short,
+        terms, shares, funding, marks, trades, equity, counts,
+    )  # fmt: skip
+    conflicts, refusals, bars_held, turnover, closed, is_open = counts.tolist()
+    return KernelRun(market, trades[: closed + is_open], equity, conflicts, refusals, bars_held, turnover)
+
+
+class Job(NamedTuple):
+    """One parameter set of a batch."""
+
+    columns: Columns
+    stop: float = 0.0
+    target: float = 0.0
+
+
+def run_batch(
+    market: KernelMarket,
+    jobs: Iterable[Job],
+    conditions: Conditions,
+    *,
+    marks: Whole | None = None,
+    threads: int = 2,
+) -> Iterator[KernelRun]:
+    """Yield the run of each job, in order, `threads` at once: the loops release the interpreter."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def one(job: Job) -> KernelRun:
+        return run(market, job.columns, conditions, stop=job.stop, target=job.target, marks=marks)
+
+    if threads < 2:
+        yield from map(one, jobs)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield from pool.map(one, jobs)
+
+
+def _shares(sizing: Sizing, scale: Floats | None, begin: int, end: int) -> Whole:
+    if sizing.kind != "equity":
+        return np.zeros(1, np.int64)
+    share = int(sizing.value * _SHARES)
+    if scale is None:
+        return np.array([share], np.int64)
+    return (scale[begin:end] * share).astype(np.int64)
+
+
+def _count_steps(prices: Sequence[Floats], tick: Decimal) -> tuple[Decimal, list[Whole]]:
+    """Return the price step, and every column counted in it."""
+    from qmtl.engine.kernel_loop import count_steps
+
+    step = tick
+    for _ in range(_FINEST):
+        counted = [np.empty(column.size, np.int64) for column in prices]
+        scale = 1 / float(step)
+        worst = [count_steps(column, scale, out) for column, out in zip(prices, counted, strict=True)]
+        if max(worst) < _NEAR:
+            return step, counted
+        if max(worst) == inf:
+            break
+        step = step / 10
+    found = np.concatenate([np.ravel(column) for column in prices])
+    bad = found[~(np.isfinite(found) & (found > 0))]
+    if bad.size:
+        raise KernelError(f"candles: a price is {bad[0]}")
+    raise KernelError(f"candles: prices do not lie on steps of {step}; round them to the tick {tick}")
+
+
+def _fraction(value: float, name: str) -> int:
+    exact = parse_decimal(value, name)
+    if not 0 <= exact < 1:
+        raise KernelError(f"{name}: expected a fraction of the entry from 0 to below 1, got {value}")
+    return int(exact * _FRACTIONS)

@@ -1,0 +1,285 @@
+"""The signals face as one compiled loop on whole numbers; import it where a run begins, numba is slow.
+
+Prices are counted in the finest price step of the data, quantities in lots, money in the finest step that
+fees, lots and prices need: every result is exact, as the event tier's decimals are. `engine.kernel` makes
+these numbers and turns results back.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+Floats = npt.NDArray[np.float64]
+Whole = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.bool_]
+
+BILLION = 1_000_000_000
+"""Fractions are whole numbers of 1e-18, worked in two digits of this base."""
+FARTHEST = 9e9
+"""Prices are counted in fewer steps than this."""
+STOP, TARGET, SIGNAL, REVERSAL, OPEN = 1, 2, 3, 4, 0
+"""Why a trade ended; OPEN: it did not."""
+FIXED, NOTIONAL, SHARE = 0, 1, 2
+"""What `Terms.size` means: lots, money, or the share of equity given by bar."""
+ENTRY_ROW, EXIT_ROW, DIRECTION, LOTS, ENTRY, EXIT, FEES, FUNDING, REASON = range(9)
+TRADE_COLUMNS = 9
+CONFLICTS, REFUSALS, BARS_HELD, TURNOVER, TRADES, IS_OPEN = range(6)
+COUNTERS = 6
+
+
+class Terms(NamedTuple):
+    """One run's constants as whole numbers."""
+
+    wallet: int
+    tick: int  # price steps
+    value: int  # money of one lot at one price step
+    taker_up: int  # fee on one lot at one price step = up / down fee steps
+    maker_up: int
+    fee_down: int
+    fee_step: int  # money
+    slip: int  # price steps
+    stop: int  # 1e-18 of the entry fill, 0: none
+    target: int
+    sizing: int
+    size: int
+    min_lots: int
+    max_lots: int
+    min_value: int  # money
+    leverage: int
+    fills_at_close: int
+
+
+@njit(cache=True, nogil=True)
+def count_steps(prices: Floats, scale: float, steps: Whole) -> float:
+    """Write round(price x scale) into `steps`; return the largest distance from a whole, inf for no price."""
+    worst = 0.0
+    for row in range(prices.size):
+        exact = prices[row] * scale
+        whole = np.rint(exact)
+        distance = abs(exact - whole)
+        # NaN, infinities and what is not positive all fail this comparison.
+        if not 0.0 < exact < FARTHEST:
+            return np.inf
+        worst = max(worst, distance)
+        steps[row] = np.int64(whole)
+    return worst
+
+
+@njit(cache=True, nogil=True)
+def _portion(value: int, fraction: int) -> tuple[int, int]:
+    """Return quotient and remainder of value x fraction / 1e18, for 0 <= value < 9e9 and fraction < 1e18."""
+    low = (fraction % BILLION) * value
+    high = (fraction // BILLION) * value + low // BILLION
+    return high // BILLION, (high % BILLION) * BILLION + low % BILLION
+
+
+@njit(cache=True, nogil=True)
+def level(entry: int, fraction: int, direction: int, tick: int) -> int:
+    """Return the price `fraction` of `entry` above (1) or below (-1) it, on the next tick toward it."""
+    away, _ = _portion(entry, fraction)
+    if direction > 0:
+        return (entry + away) // tick * tick
+    return -(-(entry - away) // tick) * tick
+
+
+@njit(cache=True, nogil=True)
+def fee_of(price: int, lots: int, up: int, down: int, step: int) -> int:
+    """Return the fee in money, rounded half away from zero to the fee step."""
+    doubled = 2 * price * lots * abs(up)
+    steps = (doubled + down) // (2 * down)
+    return steps * step if up >= 0 else -steps * step
+
+
+@njit(cache=True, nogil=True)
+def taken(price: int, direction: int, terms: Terms) -> int:
+    """Return what a taker trades at: slipped, and on the tick against the taker where it slips."""
+    if not terms.slip:
+        return price
+    if direction > 0:
+        return -(-(price + terms.slip) // terms.tick) * terms.tick
+    return max((price - terms.slip) // terms.tick * terms.tick, terms.tick)
+
+
+# What one run remembers, in an array that its steps share.
+_WALLET, _HELD, _COST, _STOP, _TARGET, _ENTERS, _LEAVES = range(7)
+_MEMORY = 7
+
+
+@njit(cache=True, nogil=True)
+def _leave(
+    row: int,
+    price: int,
+    reason: int,
+    is_maker: int,
+    terms: Terms,
+    memory: Whole,
+    trades: Whole,
+    counts: Whole,
+) -> None:
+    """Close the position at `price`."""
+    held = memory[_HELD]
+    lots = abs(held)
+    up = terms.maker_up if is_maker else terms.taker_up
+    fee = fee_of(price, lots, up, terms.fee_down, terms.fee_step)
+    memory[_WALLET] += held * price * terms.value - memory[_COST] - fee
+    memory[_HELD] = memory[_COST] = 0
+    at = counts[TRADES]
+    trades[at, EXIT_ROW], trades[at, EXIT], trades[at, REASON] = row, price, reason
+    trades[at, FEES] += fee
+    counts[TRADES] += 1
+    counts[TURNOVER] += lots * price * terms.value
+    counts[BARS_HELD] += row - trades[at, ENTRY_ROW]
+
+
+@njit(cache=True, nogil=True)
+def _enter(
+    row: int, price: int, lots: int, terms: Terms, memory: Whole, trades: Whole, counts: Whole
+) -> None:
+    """Open `lots` (negative: short) at `price` and set stop and target."""
+    size, direction = abs(lots), (1 if lots > 0 else -1)
+    fee = fee_of(price, size, terms.taker_up, terms.fee_down, terms.fee_step)
+    memory[_WALLET] -= fee
+    memory[_HELD] = lots
+    memory[_COST] = lots * price * terms.value
+    memory[_STOP] = level(price, terms.stop, -direction, terms.tick) if terms.stop else 0
+    memory[_TARGET] = level(price, terms.target, direction, terms.tick) if terms.target else 0
+    at = counts[TRADES]
+    trades[at, ENTRY_ROW], trades[at, EXIT_ROW], trades[at, DIRECTION] = row, -1, direction
+    trades[at, LOTS], trades[at, ENTRY], trades[at, EXIT] = size, price, 0
+    trades[at, FEES], trades[at, FUNDING], trades[at, REASON] = fee, 0, OPEN
+    counts[TURNOVER] += size * price * terms.value
+
+
+@njit(cache=True, nogil=True)
+def _sized(price: int, share: int, equity: int, terms: Terms) -> int:
+    """Return the lots of an entry judged at `price`, 0 where the venue would refuse them."""
+    lots = terms.size
+    if terms.sizing != FIXED:
+        budget = terms.size
+        if terms.sizing == SHARE:
+            budget = equity // BILLION * share + equity % BILLION * share // BILLION
+        lots = budget // (price * terms.value) if budget > 0 else 0
+    value = lots * price * terms.value
+    if lots < terms.min_lots or lots > terms.max_lots or value < terms.min_value:
+        return 0
+    return lots if value <= equity * terms.leverage else 0
+
+
+@njit(cache=True, nogil=True)
+def _meet_open(row: int, opened: int, terms: Terms, memory: Whole, trades: Whole, counts: Whole) -> None:
+    """Let the open meet what rests and what waits for it: stop, target, exit, entry."""
+    held = memory[_HELD]
+    if held:
+        way = 1 if held > 0 else -1
+        if memory[_STOP] and (memory[_STOP] - opened) * way >= 0:
+            _leave(row, taken(opened, -way, terms), STOP, 0, terms, memory, trades, counts)
+        elif memory[_TARGET] and (opened - memory[_TARGET]) * way >= 0:
+            _leave(row, opened, TARGET, 1, terms, memory, trades, counts)
+        elif memory[_LEAVES]:
+            why = REVERSAL if memory[_ENTERS] else SIGNAL
+            _leave(row, taken(opened, -way, terms), why, 0, terms, memory, trades, counts)
+    lots = memory[_ENTERS]
+    if lots:
+        _enter(row, taken(opened, 1 if lots > 0 else -1, terms), lots, terms, memory, trades, counts)
+    memory[_LEAVES] = memory[_ENTERS] = 0
+
+
+@njit(cache=True, nogil=True)
+def _meet_inside(
+    row: int, high: int, low: int, terms: Terms, memory: Whole, trades: Whole, counts: Whole
+) -> None:
+    """Let the bar after its open meet stop and target, the stop first."""
+    way = 1 if memory[_HELD] > 0 else -1
+    worst, best = (low, high) if way > 0 else (high, low)
+    stop, target = memory[_STOP], memory[_TARGET]
+    if stop and (stop - worst) * way >= 0:
+        _leave(row, taken(stop, -way, terms), STOP, 0, terms, memory, trades, counts)
+    elif target and (best - target) * way >= 0:
+        _leave(row, target, TARGET, 1, terms, memory, trades, counts)
+
+
+@njit(cache=True, nogil=True)
+def _decide(
+    row: int, price: int, wants: int, leaves: int, share: int,
+    terms: Terms, memory: Whole, trades: Whole, counts: Whole,
+) -> None:  # fmt: skip
+    """Send what the signals at a close ask for; `wants` 1 long, -1 short, 0 nothing."""
+    held = memory[_HELD]
+    if held and not (leaves and wants * held < 0):
+        wants = 0
+    lots = 0
+    if wants:
+        worth = memory[_WALLET] + held * price * terms.value - memory[_COST]
+        lots = wants * _sized(price, share, worth, terms)
+        counts[REFUSALS] += 0 if lots else 1
+    if not terms.fills_at_close:
+        memory[_ENTERS], memory[_LEAVES] = lots, leaves
+        return
+    if leaves:
+        why = REVERSAL if lots else SIGNAL
+        _leave(row, taken(price, -1 if held > 0 else 1, terms), why, 0, terms, memory, trades, counts)
+    if lots:
+        _enter(row, taken(price, wants, terms), lots, terms, memory, trades, counts)
+
+
+@njit(cache=True, nogil=True)
+def _fund(
+    row: int, at: int, funding: Whole, terms: Terms, memory: Whole, trades: Whole, counts: Whole
+) -> int:
+    """Pay what is due before the open of `row`, longs to shorts; return the next payment."""
+    while at < funding.shape[0] and funding[at, 0] <= row:
+        held, whole, part = memory[_HELD], funding[at, 1], funding[at, 2]
+        if held:
+            more, rest = _portion(abs(held), abs(part))
+            steps = abs(whole) * abs(held) + more + (1 if rest * 2 >= BILLION * BILLION else 0)
+            paid = steps * terms.fee_step * (-1 if (held > 0) == (whole + part > 0) else 1)
+            memory[_WALLET] += paid
+            trades[counts[TRADES], FUNDING] += paid
+        at += 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def trade(
+    opened: Whole, high: Whole, low: Whole, close: Whole,
+    long: Flags, short: Flags, exit_long: Flags, exit_short: Flags,
+    terms: Terms, shares: Whole, funding: Whole, marks: Whole,
+    trades: Whole, equity: Whole, counts: Whole,
+) -> None:  # fmt: skip
+    """Trade every row; see engine.kernel.run for the meaning.
+
+    `shares` holds the share of equity an entry takes in 1e-9, by row or once. `funding` rows are (row before
+    whose open it is paid, whole, part). `equity` takes the equity at the close of each row of `marks`, both
+    ascending. `trades` has room for every entry signal.
+    """
+    memory = np.zeros(_MEMORY, np.int64)
+    memory[_WALLET] = terms.wallet
+    rows = close.size
+    next_fund, next_mark = 0, 0
+    fund_row = funding[0, 0] if funding.shape[0] else rows
+    mark_row = marks[0] if marks.size else rows
+    for row in range(rows):
+        if row >= fund_row:
+            next_fund = _fund(row, next_fund, funding, terms, memory, trades, counts)
+            fund_row = funding[next_fund, 0] if next_fund < funding.shape[0] else rows
+        if memory[_HELD] or memory[_ENTERS]:
+            _meet_open(row, opened[row], terms, memory, trades, counts)
+            if memory[_HELD]:
+                _meet_inside(row, high[row], low[row], terms, memory, trades, counts)
+        held = memory[_HELD]
+        wants = int(long[row]) - int(short[row])
+        leaves = (held > 0 and exit_long[row]) or (held < 0 and exit_short[row])
+        if wants or leaves:
+            share = shares[row % shares.size]
+            _decide(row, close[row], wants, int(leaves), share, terms, memory, trades, counts)
+        if long[row] and not wants:
+            counts[CONFLICTS] += 1
+        if row == mark_row:
+            equity[next_mark] = memory[_WALLET] + memory[_HELD] * close[row] * terms.value - memory[_COST]
+            next_mark += 1
+            mark_row = marks[next_mark] if next_mark < marks.size else rows
+    if memory[_HELD]:
+        counts[IS_OPEN] = 1
+        counts[BARS_HELD] += rows - trades[counts[TRADES], ENTRY_ROW]
