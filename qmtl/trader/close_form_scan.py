@@ -33,15 +33,9 @@ def _sum_anew(closes: Floats, row: int, window: int) -> tuple[float, float, floa
 
 @njit(cache=True, nogil=True)
 def scan(  # noqa: PLR0912 - one flat loop
-    closes: Floats,
-    numbers: Rows,
-    window: int,
-    inner: float,
-    outer: float,
-    stop_share: float,
-    target_share: float,
-    trades: Rows,
-) -> int:
+    closes: Floats, numbers: Rows, window: int, inner: float, outer: float,
+    stop_share: float, target_share: float, trades: Rows,
+) -> int:  # fmt: skip
     """Write (entry row, exit row, direction) of each trade into `trades`; return how many there are.
 
     `numbers` are bar numbers since the epoch, or the first alone where no bar is missing. A position still
