@@ -7,21 +7,34 @@ Range = tuple[int, int]
 
 def merge_ranges(ranges: Iterable[Range]) -> list[Range]:
     """Return `ranges`, in any order, as a sorted list in which none overlap or touch; empty ones go."""
-    ordered = ranges if isinstance(ranges, list) else list(ranges)
+    given = ranges if isinstance(ranges, list) else list(ranges)
+    merged = _merge_ascending(given)
+    return merged if merged is not None else _merge_ascending(sorted(given)) or []
+
+
+def _merge_ascending(ranges: list[Range]) -> list[Range] | None:
+    # None when a start is lower than one before. Lists are mostly sorted, and sorting costs more than the
+    # sweep; a range that touches no other is kept as the object it is.
     merged: list[Range] = []
+    last: Range = (0, 0)
     last_start = last_end = 0
     is_open = False
-    for start, end in sorted(ordered):
+    for one in ranges:
+        start, end = one
         if end <= start:
             continue
-        if is_open and start <= last_end:
-            last_end = max(last_end, end)
-            continue
-        if is_open:
-            merged.append((last_start, last_end))
-        last_start, last_end, is_open = start, end, True
+        if not is_open:
+            last, last_start, last_end, is_open = one, start, end, True
+        elif start > last_end:
+            merged.append(last)
+            last, last_start, last_end = one, start, end
+        elif start < last_start:
+            return None
+        elif end > last_end:
+            last_end = end
+            last = (last_start, last_end)
     if is_open:
-        merged.append((last_start, last_end))
+        merged.append(last)
     return merged
 
 
@@ -52,14 +65,16 @@ def intersect_ranges(ranges: Sequence[Range], others: Sequence[Range]) -> list[R
     both: list[Range] = []
     here = there = 0
     while here < len(ranges) and there < len(others):
-        start = max(ranges[here][0], others[there][0])
-        end = min(ranges[here][1], others[there][1])
-        if start < end:
-            both.append((start, end))
-        if ranges[here][1] < others[there][1]:
+        start, end = ranges[here]
+        other_start, other_end = others[there]
+        if end < other_end:
             here += 1
         else:
             there += 1
+            end = other_end
+        start = max(start, other_start)
+        if start < end:
+            both.append((start, end))
     return both
 
 
