@@ -81,6 +81,11 @@ class HistoryFetcher:
         """`production` or `test`; None for a double without addresses."""
         return self._source.environment
 
+    @property
+    def clock_offset_ms(self) -> float:
+        """How far the exchange's clock is ahead of ours, as compared last; 0 before that."""
+        return self._offset_ms
+
     def session(self) -> Any:
         """Return an async context manager that keeps the exchange open and gives this fetcher."""
         return self._visit()

@@ -47,7 +47,7 @@ class FetchRun:
             execution_domain=demands.domain,
         )
         self._verdict = Verdict(stages.policy, self.metadata)
-        self._sources = FetchSources(stages, window, self._verdict)
+        self._sources = FetchSources(stages, window, self._verdict, demands.world_id)
         self._present: list[Range] = []
 
     async def run(self) -> SeamlessFetchResult:

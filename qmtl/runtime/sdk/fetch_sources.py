@@ -23,8 +23,9 @@ from qmtl.runtime.sdk.fetch_plan import (
     split_gaps,
 )
 from qmtl.runtime.sdk.fetch_verdict import Verdict
+from qmtl.runtime.sdk.filled_range import Filled
 from qmtl.runtime.sdk.frame_cache import FrameCache, cut_frame
-from qmtl.runtime.sdk.gap_filler import Filled, GapFiller
+from qmtl.runtime.sdk.gap_filler import GapFiller
 from qmtl.runtime.sdk.history import CoverageSpan, FetchError, HistoryStore, StaleLeaseError
 from qmtl.runtime.sdk.history_frame import frame_schema, order_rows
 from qmtl.runtime.sdk.in_flight import Flight
@@ -60,11 +61,14 @@ class Stages(NamedTuple):
 class FetchSources:
     """Gathers the rows of one window; each source gets only what those before it left."""
 
-    def __init__(self, stages: Stages, window: FetchWindow, verdict: Verdict) -> None:
+    def __init__(
+        self, stages: Stages, window: FetchWindow, verdict: Verdict, world_id: str | None = None
+    ) -> None:
         self._s = stages
         self._w = window
         self._key = window.key
         self._verdict = verdict
+        self._world_id = world_id
         self.is_bars = window.key.node_id.startswith("ohlcv:")
         self.covered: list[Range] = []
         self.empty: list[Range] = []
@@ -157,7 +161,7 @@ class FetchSources:
             longest_ms = max(end - start for start, end in long) * 1000.0
             allowed_ms = (most or 0) * self._key.interval * 1000.0
             self._verdict.violate(PhaseExceededError("sync_gap", longest_ms, allowed_ms))
-        flights = filler.start(self._key, gaps)
+        flights = filler.start(self._key, gaps, self._world_id)
         try:
             await self._budget.wait("backfill_wait", filler.wait(flights))
         except PhaseExceededError as error:

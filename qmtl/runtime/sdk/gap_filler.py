@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import polars as pl
 
@@ -19,19 +19,14 @@ from qmtl.runtime.sdk.fetch_plan import (
     runs_of,
     split_ranges,
 )
+from qmtl.runtime.sdk.filled_range import Filled
 from qmtl.runtime.sdk.frame_cache import cut_frame
-from qmtl.runtime.sdk.history import FetchError, FetchReport, HistoryStore, SeriesKey
+from qmtl.runtime.sdk.history import FetchReport, HistoryStore, SeriesKey
 from qmtl.runtime.sdk.in_flight import Flight, InFlightBook
+from qmtl.runtime.sdk.lease import Leases
+from qmtl.runtime.sdk.leased_fill import Confirm, LeasedFill
 
 _REQUESTS_PER_WINDOW = 10
-
-
-class Filled(NamedTuple):
-    """What one flight brought: rows, the cells they cover, and what is confirmed empty."""
-
-    frame: pl.DataFrame
-    covered: list[Range]
-    empty: list[Range]
 
 
 class GapFiller:
@@ -50,6 +45,8 @@ class GapFiller:
         clock: Clock,
         stabilization_bars: int,
         on_write: Callable[[SeriesKey, Sequence[Range]], None],
+        leases: Leases | None = None,
+        owner: str = "",
     ) -> None:
         self._store = store
         self._fetcher = fetcher
@@ -60,6 +57,9 @@ class GapFiller:
         self._book: InFlightBook[Filled] = InFlightBook()
         self._slots = asyncio.Semaphore(options.max_concurrent_requests)
         self._session = SharedSession(fetcher)
+        self._leased = (
+            None if leases is None else LeasedFill(self, leases, owner, options.lease_ttl_ms, clock)
+        )
         config = getattr(fetcher, "config", None)
         batch = int(getattr(config, "batch_limit", None) or 1000)
         self._window_bars = options.window_bars or _REQUESTS_PER_WINDOW * batch
@@ -67,11 +67,16 @@ class GapFiller:
 
     # --- flights ----------------------------------------------------------------------------------
 
-    def start(self, key: SeriesKey, gaps: Sequence[Range]) -> list[Flight[Filled]]:
-        """Return the flights that bring `gaps`, joining those on their way."""
+    def start(
+        self, key: SeriesKey, gaps: Sequence[Range], world_id: str | None = None
+    ) -> list[Flight[Filled]]:
+        """Return the flights that bring `gaps`, joining those on their way; for a world, where it has one."""
         width = self._window_bars * key.interval
         return self._book.join(
-            key, gaps, split=lambda rest: split_ranges(rest, width), fly=lambda span: self._fly(key, span)
+            key,
+            gaps,
+            split=lambda rest: split_ranges(rest, width),
+            fly=lambda span: self._fly(key, span, world_id),
         )
 
     async def wait(self, flights: Sequence[Flight[Filled]]) -> None:
@@ -85,16 +90,16 @@ class GapFiller:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _fly(self, key: SeriesKey, span: Range) -> Filled:
+    async def _fly(self, key: SeriesKey, span: Range, world_id: str | None) -> Filled:
         began_ms = self._clock.real_ms()
         labels = SEAMLESS.series(*key)
         SEAMLESS.backfill_jobs.labels(*labels).inc()
         try:
             async with self._slots, self._session.use():
-                filled = await self.bring(key, span)
-        except FetchError:
-            SEAMLESS.backfill_failure.labels(*labels).inc()
-            raise
+                if self._leased is None:
+                    filled = await self.bring(key, span)
+                else:
+                    filled = await self._leased.bring(key, span, world_id)
         finally:
             SEAMLESS.backfill_jobs.labels(*labels).dec()
         SEAMLESS.gap_repair_latency.labels(*labels).observe((self._clock.real_ms() - began_ms) / 1000)
@@ -102,8 +107,10 @@ class GapFiller:
 
     # --- one window -------------------------------------------------------------------------------
 
-    async def bring(self, key: SeriesKey, span: Range, fence: int | None = None) -> Filled:
-        """Fetch one range and store it."""
+    async def bring(
+        self, key: SeriesKey, span: Range, fence: int | None = None, confirm: Confirm | None = None
+    ) -> Filled:
+        """Fetch one range and store it; `confirm` says before the write that the lease still holds."""
         report = await self._ask(key, span)
         window = self._window(key, span)
         frame = cut_frame(report.frame, window.first, window.closed_until)
@@ -114,6 +121,8 @@ class GapFiller:
             covered = subtract_ranges(closed, empty)
         else:
             covered = runs_of(frame["ts"], key.interval)
+        if confirm is not None:
+            await confirm()
         await self.keep(key, frame, covered, window.young_from, fence)
         for permanent in (True, False):
             chosen = merge_ranges([(s.start, s.end) for s in spans if s.permanent is permanent])
@@ -149,9 +158,12 @@ class GapFiller:
         self._on_write(key, covered)
 
     def _window(self, key: SeriesKey, span: Range) -> FetchWindow:
-        now_s = self._clock.now_ms() // 1000
         return plan_window(
-            key, *span, now_s=now_s, stabilization_bars=self._stabilization_bars, offset=self._offset
+            key,
+            *span,
+            now_s=exchange_second(self._clock, self._fetcher),
+            stabilization_bars=self._stabilization_bars,
+            offset=self._offset,
         )
 
     async def _ask(self, key: SeriesKey, span: Range) -> FetchReport:
@@ -182,6 +194,11 @@ class GapFiller:
         frame = await self._store.read(key, *span)
         rows = [(one.start, one.end) for one in spans if one.kind in {"rows", "young"}]
         return Filled(frame, clip_ranges(merge_ranges(rows), *span), clip_ranges(empty_ranges(spans), *span))
+
+
+def exchange_second(clock: Clock, fetcher: Any) -> int:
+    """Return the present second, by the exchange's clock where the fetcher has compared it with ours."""
+    return int((clock.now_ms() + getattr(fetcher, "clock_offset_ms", 0.0)) // 1000)
 
 
 class SharedSession:

@@ -28,7 +28,7 @@ from qmtl.runtime.sdk.fetch_run import Demands, FetchRun
 from qmtl.runtime.sdk.fetch_sources import Stages
 from qmtl.runtime.sdk.fetch_verdict import say_missing
 from qmtl.runtime.sdk.frame_cache import FrameCache
-from qmtl.runtime.sdk.gap_filler import GapFiller
+from qmtl.runtime.sdk.gap_filler import GapFiller, exchange_second
 from qmtl.runtime.sdk.history import HistoryStore, SeamlessUnavailableError, SeriesKey
 from qmtl.runtime.sdk.presets import load_presets
 from qmtl.runtime.sdk.series_binding import SeriesBinding
@@ -130,6 +130,10 @@ class SeamlessDataProvider:
         self._cache = FrameCache(ttl_ms=cache.ttl_ms, max_bytes=cache.max_bytes) if cache.enable else None
         self._binding = SeriesBinding(fetcher, default_node_id)
         self._gate = DomainGate()
+        connectors = runtime.settings().connectors
+        self._owner = (
+            connectors.seamless_worker_id or connectors.worker_id or f"worker-{self.rng.randbytes(4).hex()}"
+        )
         self._desks: WeakKeyDictionary[asyncio.AbstractEventLoop, _Desk] = WeakKeyDictionary()
 
     # --- the published face -----------------------------------------------------------------------
@@ -237,7 +241,7 @@ class SeamlessDataProvider:
             key,
             start,
             end,
-            now_s=self.clock.now_ms() // 1000,
+            now_s=exchange_second(self.clock, self.fetcher),
             stabilization_bars=self.stabilization_bars,
             offset=getattr(getattr(self.fetcher, "config", None), "grid_offset_s", None),
         )
@@ -254,6 +258,8 @@ class SeamlessDataProvider:
                 clock=self.clock,
                 stabilization_bars=self.stabilization_bars,
                 on_write=self._forget,
+                leases=self.coordinator,
+                owner=self._owner,
             )
             desk = self._desks[loop] = _Desk(filler, BackgroundFill(filler, self.clock))
         return desk

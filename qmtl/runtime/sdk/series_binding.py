@@ -1,6 +1,6 @@
 """Which series a request or a stream means at a provider; never a guess."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qmtl.runtime.sdk.fetch_plan import check_request
@@ -22,6 +22,7 @@ class SeriesBinding:
 
     def __init__(self, fetcher: Any, default_node_id: str | None) -> None:
         self._config = getattr(fetcher, "config", None)
+        self._serves: Callable[[str, int], object] | None = getattr(fetcher, "resolve", None)
         self._default = default_node_id
         self._bound: dict[tuple[str, int], str] = {}
 
@@ -39,17 +40,9 @@ class SeriesBinding:
         if not validate(node_id):
             node_id = self._bound.get((node_id, interval)) or self._bound.get((node_id, 0)) or node_id
         key = SeriesKey(node_id, interval)
-        named = resolve_series(key)
-        config = self._config
-        exchange = getattr(config, "exchange", None)
-        if exchange is not None and named.exchange != exchange:
-            raise NodeIdError(node_id, f"the exchange is not the configured {exchange!r}")
-        symbols = getattr(config, "symbols", None)
-        if symbols and named.symbol not in symbols:
-            raise NodeIdError(node_id, f"symbol {named.symbol!r} is not among the configured ones")
-        timeframe = getattr(config, "timeframe", None)
-        if timeframe is not None and named.timeframe not in {None, timeframe}:
-            raise NodeIdError(node_id, f"the timeframe is not the configured {timeframe!r}")
+        resolve_series(key)
+        if self._serves is not None:
+            self._serves(node_id, interval)
         return key
 
     def _only_series(self, node_id: str, interval: int) -> str:

@@ -7,9 +7,10 @@ from typing import Any
 
 import polars as pl
 
-from qmtl.core.ranges import Range, clip_ranges, intersect_ranges, merge_ranges, subtract_ranges
+from qmtl.core.ranges import Range, clip_ranges, merge_ranges, subtract_ranges
 from qmtl.engine.clock import VirtualClock
 from qmtl.engine.ports import Clock
+from qmtl.runtime.io.fetch_settings import check_interval, resolve_node
 from qmtl.runtime.sdk.fetch_plan import runs_of
 from qmtl.runtime.sdk.frame_cache import cut_frame
 from qmtl.runtime.sdk.history import (
@@ -105,6 +106,10 @@ class ScriptedFetcher:
         given = {"exchange": "binance", "symbols": ("BTC/USDT",), "timeframe": "1m", "batch_limit": 500}
         self.config = SimpleNamespace(**{**given, "grid_offset_s": None, **config})
 
+    def resolve(self, node_id: str, interval: int) -> None:
+        named = resolve_node(node_id, "ohlcv", self.config.exchange, self.config.symbols)
+        check_interval(node_id, named, interval, self.config.timeframe)
+
     async def fetch_report(self, start: int, end: int, *, node_id: str, interval: int) -> FetchReport:
         self.asked.append((start, end))
         if self.clock is not None and self.delay_s:
@@ -163,7 +168,3 @@ def live(times: Iterable[int], *, closed: bool = True, seed: float = 0.0) -> pl.
 
 def times(frame: Any) -> list[int]:
     return [int(ts) for ts in frame["ts"]]
-
-
-def held(ranges: Sequence[Range], window: Range) -> list[Range]:
-    return intersect_ranges(ranges, [window])
