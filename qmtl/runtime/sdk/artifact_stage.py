@@ -13,7 +13,7 @@ from qmtl.runtime.sdk.sla import SLAViolationMode
 
 
 async def read_artifact(
-    registrar: Any,
+    reader: Any,
     window: FetchWindow,
     as_of: int,
     *,
@@ -25,9 +25,9 @@ async def read_artifact(
 
     ArtifactNotFoundError when there is none, ArtifactCorruptError when its bytes are not its own.
     """
-    if registrar is None:
+    if reader is None:
         raise ArtifactNotFoundError(f"{window.key.node_id}: no artifacts are kept; as_of {as_of} needs one")
-    return await asyncio.to_thread(_read, registrar.reader, window, as_of, world_id, domain, hold_reason)
+    return await asyncio.to_thread(_read, reader, window, as_of, world_id, domain, hold_reason)
 
 
 def _read(

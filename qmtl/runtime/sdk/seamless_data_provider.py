@@ -81,8 +81,8 @@ class SeamlessDataProvider:
     """Answers requests for history by its `strategy`; see the contract of each option in `availability`.
 
     `sla` is a policy or a preset's name, `conformance` a pipeline or a preset's name, `registrar` publishes
-    artifacts and answers `as_of`, `coordinator` keeps workers from fetching a range twice. What is None comes
-    from the configuration. Nothing is contacted before the first request.
+    artifacts, `reader` (else the registrar's) answers `as_of`, `coordinator` keeps workers from fetching a
+    range twice. What is None comes from the configuration. Nothing is contacted before the first request.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class SeamlessDataProvider:
         conformance: ConformancePipeline | str | None = None,
         partial_ok: bool | None = None,
         registrar: Any = None,
+        reader: Any = None,
         stabilization_bars: int | None = None,
         backfill_config: BackfillConfig | None = None,
         coordinator: Any = None,
@@ -119,6 +120,7 @@ class SeamlessDataProvider:
         self.conformance = conformance
         self.partial_ok = conformance.partial_ok if partial_ok is None else partial_ok
         self.registrar = registrar
+        self._reader = getattr(registrar, "reader", None) if reader is None else reader
         given_bars = settings.stabilization_bars if stabilization_bars is None else stabilization_bars
         if given_bars < 0:
             raise ValueError(f"stabilization_bars: expected at least 0, got {given_bars}")
@@ -167,7 +169,7 @@ class SeamlessDataProvider:
         hold_reason = self._gate.admit(key.node_id, world_id, domain, as_of)
         if as_of is not None:
             answer = await read_artifact(
-                self.registrar, window, as_of, world_id=world_id, domain=domain, hold_reason=hold_reason
+                self._reader, window, as_of, world_id=world_id, domain=domain, hold_reason=hold_reason
             )
             if answer.metadata.hold:
                 SEAMLESS.domain_gate_holds.labels(*SEAMLESS.series(*key), hold_reason).inc()
