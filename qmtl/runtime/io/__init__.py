@@ -4,7 +4,12 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "qmtl.runtime.io.ccxt_fetcher": ("CcxtBackfillConfig", "CcxtOHLCVFetcher"),
+    "qmtl.runtime.io.ccxt_fetcher": (
+        "CcxtBackfillConfig",
+        "CcxtOHLCVFetcher",
+        "CcxtTradesConfig",
+        "CcxtTradesFetcher",
+    ),
     "qmtl.runtime.io.leases": ("LeaseStore",),
     "qmtl.runtime.io.rate_limiter": ("RateLimiterConfig", "get_limiter"),
 }

@@ -76,7 +76,7 @@ class BarFetcher(HistoryFetcher):
             return FetchReport(empty_bars(), [], 0)
         async with self._job(node_id, interval, named.symbol) as job:
             (first, last), now_s = await self._closed_part(cells, interval, offset)
-            ledger = PageLedger(first, last, self._settings.batch_limit * interval)
+            ledger = PageLedger(first, last, self._settings.batch_limit * interval, interval, offset)
             grid = interval, offset
             walk = _BarWalk(self._bars, self._open_lane(), self._clock, job, named, grid, ledger)
             await walk_windows(ledger, self._settings.max_concurrent_windows, walk.ask)

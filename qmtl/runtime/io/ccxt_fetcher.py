@@ -1,6 +1,6 @@
 """History of any exchange through ccxt: bars and trades, complete or the hole named."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from qmtl.engine.ports import Clock, Random
 from qmtl.runtime.io.bar_fetcher import BarFetcher
 from qmtl.runtime.io.ccxt_session import CcxtSession, NotOffered
 from qmtl.runtime.io.fetch_settings import FetchSettings, check_timeframe
+from qmtl.runtime.io.trade_fetcher import TradeFetcher
 
 
 @dataclass(frozen=True, init=False)
@@ -33,6 +34,11 @@ class CcxtBackfillConfig(FetchSettings):
             raise ValueError(f"grid_offset_s: expected whole seconds, got {grid_offset_s!r}")
         object.__setattr__(self, "timeframe", check_timeframe(timeframe))
         object.__setattr__(self, "grid_offset_s", grid_offset_s)
+
+
+@dataclass(frozen=True, init=False)
+class CcxtTradesConfig(FetchSettings):
+    """Which trades to fetch and how: the fields of CcxtBackfillConfig without timeframe and grid."""
 
 
 class _CcxtBars(CcxtSession):
@@ -86,4 +92,67 @@ class CcxtOHLCVFetcher(BarFetcher):
             clock=clock,
             rng=rng,
         )
+        self.config = config
+
+
+class _CcxtTrades(CcxtSession):
+    """Trades of a ccxt exchange; Binance's are aggregate trades."""
+
+    @property
+    def page_limit(self) -> int | None:
+        """See TradeSource."""
+        features = getattr(self.api, "features", None)
+        spot = features.get("spot") if isinstance(features, Mapping) else None
+        limit = ((spot or {}).get("fetchTrades") or {}).get("limit")
+        return limit if isinstance(limit, int) and limit > 0 else None
+
+    @property
+    def is_paged_by_id(self) -> bool:
+        """See TradeSource."""
+        return self.is_binance
+
+    async def fetch_trades(self, symbol: str, since_ms: int, limit: int) -> Sequence[Mapping[str, Any]]:
+        """See TradeSource."""
+        self._check()
+        rows: Sequence[Mapping[str, Any]] = await self.call("fetch_trades", symbol, since_ms, limit)
+        return rows
+
+    async def fetch_trades_from(self, symbol: str, trade_id: int, limit: int) -> Sequence[Mapping[str, Any]]:
+        """See TradeSource."""
+        rows: Sequence[Mapping[str, Any]] = await self.call(
+            "fetch_trades", symbol, None, limit, {"fromId": trade_id}
+        )
+        return rows
+
+    def _check(self) -> None:
+        if not self.has("fetchTrades"):
+            raise NotOffered(f"{self.exchange_id} offers no history of trades")
+
+
+class CcxtTradesFetcher(TradeFetcher):
+    """Fetches trades through ccxt; RuntimeError at the first call when ccxt is not installed.
+
+    See CcxtOHLCVFetcher.
+    """
+
+    def __init__(
+        self,
+        config: CcxtTradesConfig,
+        *,
+        exchange: Any = None,
+        exchange_factory: Callable[..., Any] | None = None,
+        close_after_fetch: bool = True,
+        clock: Clock | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        clock = clock or SystemClock()
+        source = _CcxtTrades(
+            type(self).__name__,
+            config.exchange,
+            clock,
+            exchange=exchange,
+            factory=exchange_factory,
+            is_rated=config.rate_limiter.is_rated,
+        )
+        super().__init__(config, source, close_after_fetch=close_after_fetch, clock=clock, rng=rng)
         self.config = config

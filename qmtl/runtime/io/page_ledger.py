@@ -7,7 +7,7 @@ the cells (seconds for bars, milliseconds for trades).
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from qmtl.core.ranges import Range, clip_ranges, intersect_ranges, merge_ranges, subtract_ranges
+from qmtl.core.ranges import Range, clip_ranges, merge_ranges, subtract_ranges
 
 OLD_CELLS = 2
 """A gap counts only once it is so many cells old: exchanges list their newest bars late."""
@@ -24,16 +24,18 @@ class Silence(NamedTuple):
 
 
 class PageLedger:
-    """The state of one fetch of [start, end), which is cut into windows of `window` units.
+    """The state of one fetch of [start, end), in windows of `window` units and cells of `step` from `offset`.
 
     An answer to a request from `since` that reaches `last` settles everything between: rows, or holes that a
     later row of the same answer proves. An empty answer proves nothing until a second one.
     """
 
-    def __init__(self, start: int, end: int, window: int) -> None:
+    def __init__(self, start: int, end: int, window: int, step: int, offset: int = 0) -> None:
         self.start = start
         self.end = end
         self._window = window
+        self._step = step
+        self._offset = offset
         self._next = start
         self._settled: list[Range] = []
         self._silent: list[Silence] = []
@@ -77,10 +79,22 @@ class PageLedger:
 
     def empty(self, rows: Sequence[Range], old_before: int) -> tuple[list[Range], list[Range]]:
         """Return (empty for good, empty for a day) of what ended before `old_before`; `rows` has rows."""
-        settled = clip_ranges(self._settled, self.start, min(self.end, old_before))
-        silent = clip_ranges(merge_ranges(self._silent_twice), self.start, min(self.end, old_before))
-        lasting = subtract_ranges(settled, rows)
-        return lasting, subtract_ranges(subtract_ranges(silent, rows), intersect_ranges(settled, silent))
+        end = min(self.end, old_before)
+        settled = clip_ranges(self._settled, self.start, end)
+        silent = clip_ranges(merge_ranges(self._silent_twice), self.start, end)
+        lasting = self._whole_cells(subtract_ranges(settled, rows))
+        either = self._whole_cells(subtract_ranges(merge_ranges([*settled, *silent]), rows))
+        return lasting, subtract_ranges(either, lasting)
+
+    def _whole_cells(self, ranges: Sequence[Range]) -> list[Range]:
+        """Return what of `ranges` are whole cells of the grid."""
+        step, offset = self._step, self._offset
+        cells = []
+        for start, end in ranges:
+            first, last = start + (offset - start) % step, end - (end - offset) % step
+            if first < last:
+                cells.append((first, last))
+        return cells
 
 
 def closed_end(now_s: int, step: int, offset: int, grace_s: int) -> int:

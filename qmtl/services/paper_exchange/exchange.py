@@ -1,6 +1,6 @@
 """The exchange itself: markets, accounts, clock and numbers, and the one place where time moves them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,7 +14,7 @@ from qmtl.services.paper_exchange.accounts import PaperAccount
 from qmtl.services.paper_exchange.errors import VenueError
 from qmtl.services.paper_exchange.faults import FaultPlan
 from qmtl.services.paper_exchange.listen_keys import ListenKeys
-from qmtl.services.paper_exchange.market import Market, Update, merge_updates
+from qmtl.services.paper_exchange.market import Market, Trade, Update, merge_updates
 from qmtl.services.paper_exchange.settings import PaperExchangeConfig
 from qmtl.services.paper_exchange.stream_hub import StreamHub
 from qmtl.services.paper_exchange.weights import WeightMeter
@@ -150,6 +150,19 @@ class Exchange:
         self._next = next(self._updates, None)
         self.published += 1
         return update
+
+    def print_trades(self, symbol: str, trades: Sequence[Trade]) -> None:
+        """Let public trades happen: REST answers them, both products' aggTrade streams show them.
+
+        They come in the order of time and id, and are then all the trades that the market has.
+        """
+        market = self.markets[symbol]
+        market.prints += trades
+        for hub in self.hubs:
+            for name in hub.names_of(symbol.lower()):
+                if market_streams.channel_of(name) == "aggTrade":
+                    for trade in trades:
+                        hub.publish(name, _encode(market_streams.dump_agg_trade(market, trade)))
 
     def _apply(self, update: Update) -> None:
         market = self.markets[update.symbol]

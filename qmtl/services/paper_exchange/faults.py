@@ -18,7 +18,7 @@ class FaultKind(StrEnum):
     REFUSE = "refuse"
     """The connection is closed before the request is looked at."""
     STATUS = "status"
-    """Answered with `status` (429, 418 or 5xx) instead of being carried out.
+    """Answered with `status` (429, 418, 400, 401 or 5xx) instead of being carried out.
 
     429 and 418 ask to retry after `seconds`; below 0 they do not say.
     """
@@ -134,7 +134,7 @@ def dump_failure(rule: FaultRule) -> dict[str, object]:
     """Return what the venue's front says when the engine behind it does not answer."""
     if rule.status in {418, 429}:
         return {"code": -1003, "msg": "Too many requests."}
-    return VenueError(-1007).payload
+    return VenueError({400: -1121, 401: -2015}.get(rule.status, -1007)).payload
 
 
 _DECODER = msgspec.json.Decoder(list[FaultRule])

@@ -66,6 +66,8 @@ class Market:
         self.volume_decimals = max(series.volume_decimals, -int(self.instrument.lot_size.as_tuple().exponent))
         self.is_synthetic = series.is_synthetic
         self.bars: list[Bar] = series.history
+        self.prints: list[Trade] = []
+        """Trades given one by one, ascending by time and id; with any, the market has no others."""
         self.forming: Update | None = None
         self._formed: list[Update] = []
         self.book_id = 1
@@ -192,6 +194,8 @@ class Market:
         limit: int = 500,
     ) -> list[Trade]:
         """Return public trades oldest first: from an id, in a time range, or the last `limit`."""
+        if self.prints:
+            return self._printed(start_ms, end_ms, from_id, limit)
         if from_id is not None:
             start_ms = from_id // 4 * MINUTE_MS
         first = (start_ms // MINUTE_MS * MINUTE_MS) if start_ms is not None else None
@@ -206,6 +210,19 @@ class Market:
             and trade.ts_ms <= end
         ]
         return found[:limit] if start_ms is not None else found[-limit:]
+
+    def _printed(
+        self, start_ms: int | None, end_ms: int | None, from_id: int | None, limit: int
+    ) -> list[Trade]:
+        prints = self.prints
+        stop = len(prints) if end_ms is None else bisect_left(prints, end_ms + 1, key=lambda t: t.ts_ms)
+        if from_id is not None:
+            start = bisect_left(prints, from_id, key=lambda trade: trade.trade_id)
+        elif start_ms is not None:
+            start = bisect_left(prints, start_ms, key=lambda trade: trade.ts_ms)
+        else:
+            start = max(0, stop - limit)
+        return prints[start : min(stop, start + limit)]
 
     def _trades_of(self, bar: Bar) -> list[Trade]:
         if self._formed and self._formed[0].open_ms == bar.open_ms:

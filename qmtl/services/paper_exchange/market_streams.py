@@ -6,7 +6,7 @@ from typing import Any
 from qmtl.core.bar import Bar
 from qmtl.core.interval import INTERVAL_MS
 from qmtl.services.paper_exchange.candles import MINUTE_MS
-from qmtl.services.paper_exchange.market import Market, Update
+from qmtl.services.paper_exchange.market import Market, Trade, Update
 
 Payload = dict[str, Any]
 
@@ -70,11 +70,15 @@ def _continuous(market: Market, update: Update, name: str) -> Payload | None:
     }
 
 
-def _agg_trade(market: Market, update: Update, _name: str) -> Payload:
-    trade = market.trade_of(update)
+def _agg_trade(market: Market, update: Update, _name: str) -> Payload | None:
+    return None if market.prints else dump_agg_trade(market, market.trade_of(update))
+
+
+def dump_agg_trade(market: Market, trade: Trade) -> Payload:
+    """Return the message of one trade; spot adds a flag."""
     return {
         "e": "aggTrade",
-        "E": update.ts_ms,
+        "E": trade.ts_ms,
         "a": trade.trade_id,
         "s": market.symbol,
         "p": market.price(trade.price),

@@ -25,21 +25,9 @@ def _trade(market: Market, update: Update, _name: str) -> Message:
     }
 
 
-def _agg_trade(market: Market, update: Update, _name: str) -> Message:
-    trade = market.trade_of(update)
-    return {
-        "e": "aggTrade",
-        "E": update.ts_ms,
-        "s": market.symbol,
-        "a": trade.trade_id,
-        "p": f"{trade.price:.8f}",
-        "q": f"{trade.quantity:.8f}",
-        "f": trade.trade_id,
-        "l": trade.trade_id,
-        "T": trade.ts_ms,
-        "m": trade.is_buyer_maker,
-        "M": True,
-    }
+def _agg_trade(market: Market, update: Update, name: str) -> Message | None:
+    body = market_streams.CHANNELS["aggTrade"](market, update, name)
+    return body if body is None else body | {"M": True}
 
 
 def _book_ticker(market: Market, _update: Update, _name: str) -> Message:
