@@ -121,7 +121,7 @@ def note_calls(fetcher: Any, times: list[float], place: History) -> None:
     fetcher._bars.fetch_bars = noted
 
 
-def make_patient(place: History, times: list[float], **fields: Any) -> CcxtOHLCVFetcher:
+def make_patient(place: History, times: list[float], **fields: Any) -> Any:
     fetcher: Any = make(place, **fields)
     note_calls(fetcher, times, place)
     return fetcher
