@@ -87,5 +87,7 @@ def cut_piece(piece: CachedPiece, start: int, end: int) -> CachedPiece:
 def cut_frame(frame: pl.DataFrame, start: int, end: int) -> pl.DataFrame:
     """Return the rows of [start, end) of an ascending frame, without copying."""
     ts = frame["ts"]
-    low, high = int(ts.search_sorted(start, "left")), int(ts.search_sorted(end, "left"))
-    return frame if (low, high) == (0, len(ts)) else frame.slice(low, high - low)
+    if not len(ts) or (start <= ts[0] and ts[-1] < end):
+        return frame
+    low, high = (int(at) for at in ts.to_numpy().searchsorted((start, end)))
+    return frame.slice(low, high - low)

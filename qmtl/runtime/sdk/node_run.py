@@ -120,7 +120,7 @@ class NodeRun:
     async def load(self, start: int, end: int, as_of: Any) -> list[tuple[StreamInput, Row]]:
         """Return the rows of every stream in [start, end), in the order in which they closed."""
         found: list[tuple[int, int, StreamInput, Row]] = []
-        context = {"world_id": self.world, "execution_domain": self.scope.context.domain, "as_of": as_of}
+        context = {**self._history_context(), "as_of": as_of}
         for place, stream in enumerate(self.streams):
             rows = await stream.fetch_rows(start, end, **context)
             found += [(row[0] + stream.grid_s, place, stream, row) for row in rows]
@@ -140,16 +140,22 @@ class NodeRun:
                 if plans[stream].takes(row, stream.grid_s)
             )
 
+    def _history_context(self) -> dict[str, Any]:
+        return {"world_id": self.world, "execution_domain": self.scope.context.domain}
+
     async def warm_up(self) -> None:
         """Let the last rows before now through the nodes; the orders they would have led to are none."""
         for stream in self.streams:
             if stream.history_provider is not None:
-                rows = await stream.fetch_warmup()
-                with execution.running(self.scope.context):
-                    for row in rows:
-                        plan = self._engine.admit(stream, "", stream.grid_s, row)
-                        if plan is not None:
-                            plan.walk(row)
+                self._pass_by(stream, await stream.fetch_warmup(**self._history_context()))
+
+    def _pass_by(self, stream: StreamInput, rows: Iterable[Row]) -> None:
+        """Let rows of the past through the nodes, without orders."""
+        with self._lock, execution.running(self.scope.context):
+            for row in rows:
+                plan = self._engine.admit(stream, "", stream.grid_s, row)
+                if plan is not None:
+                    plan.walk(row)
 
     # --- the present -------------------------------------------------------------------------------
 
@@ -165,9 +171,10 @@ class NodeRun:
         import asyncio
 
         try:
-            async for _, frame in feed.subscribe(stream.node_id, stream.grid_s):
+            async for _, frame in feed.subscribe(stream.series or stream.node_id, stream.grid_s):
                 for row in rows_of(frame, stream.node_id):
                     if row[1].get("closed", True):
+                        await self._refill(stream, row[0])
                         await asyncio.to_thread(self.feed, stream, "", stream.grid_s, row, "skip")
         except BaseException as error:
             if not isinstance(error, asyncio.CancelledError):
@@ -175,6 +182,13 @@ class NodeRun:
                     "stream ended", node=stream.node_id, reason=str(error), action="shutdown raises it"
                 )
             raise
+
+    async def _refill(self, stream: StreamInput, ts: int) -> None:
+        """Bring what the feed skipped: a row that comes by refill never trades."""
+        last_ts = self._engine.plan(stream).last_ts
+        if 0 <= last_ts < ts - stream.grid_s and hasattr(stream.history_provider, "fetch"):
+            rows = await stream.fetch_rows(last_ts + stream.grid_s, ts, **self._history_context())
+            self._pass_by(stream, rows)
 
     def stop(self) -> None:
         """End feeds and gate; raises what ended a feed."""

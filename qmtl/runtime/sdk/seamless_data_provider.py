@@ -141,8 +141,8 @@ class SeamlessDataProvider:
     # --- the published face -----------------------------------------------------------------------
 
     def bind_stream(self, stream: Any) -> None:
-        """See HistoryProvider."""
-        self._binding.bind(stream)
+        """See HistoryProvider; the stream's `series` becomes the id of its series."""
+        stream.series = self._binding.bind(stream)
 
     async def fetch(
         self,

@@ -26,13 +26,14 @@ class SeriesBinding:
         self._default = default_node_id
         self._bound: dict[tuple[str, int], str] = {}
 
-    def bind(self, stream: Any) -> None:
+    def bind(self, stream: Any) -> str:
         """Map a stream's own id to its series: `data_key`, the default, or the fetcher's only one."""
         node_id, interval = str(stream.node_id), int(stream.grid_s)
         series = getattr(stream, "data_key", None) or self._default or self._only_series(node_id, interval)
         if interval:
             self.resolve(series, interval)
         self._bound[node_id, interval] = series
+        return series
 
     def resolve(self, node_id: str, interval: int) -> SeriesKey:
         """Return the series of an id, bound or canonical; NodeIdError says why there is none."""

@@ -1,7 +1,7 @@
 """What every node of a strategy is: a name, a grid, the nodes it reads, and the rows they gave it."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 Row = tuple[int, Any]
@@ -55,6 +55,13 @@ class Edge:
         self.last_ts = row[0]
         if len(rows) > self._limit:
             del rows[: -self._kept - 1]
+
+    def extend(self, rows: Sequence[Row]) -> None:
+        """Take rows that follow each other; of many only the last are kept."""
+        if rows:
+            self._rows.extend(rows[-self._limit :])
+            del self._rows[: -self._limit]
+            self.last_ts = rows[-1][0]
 
     @property
     def is_full(self) -> bool:
