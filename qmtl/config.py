@@ -322,7 +322,7 @@ def _is_secret(annotation: Any) -> bool:
 def _redact(value: object) -> object:
     if isinstance(value, SecretStr):
         text = value.get_secret_value()
-        return text if text.startswith("file:") else "**********"
+        return text if text.startswith(("file:", "sqlite:")) else "**********"
     return value
 
 

@@ -259,6 +259,30 @@ class SeamlessSection(Section):
     metrics_max_series: Annotated[int, Field(ge=1)] = 500
 
 
+class AuthSection(Section):
+    """Who may call a service: `mode` is jwt in the prod profile, else none; `audience` the section's name."""
+
+    mode: Literal["none", "jwt"] | None = None
+    issuer: Annotated[str, Field(min_length=1)] | None = None
+    audience: Annotated[str, Field(min_length=1)] | None = None
+    jwks: Annotated[str, Field(min_length=1)] | None = None
+
+
+class CoordinatorBindSection(Section):
+    """Where `qmtl coordinator` listens."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Port = 8090
+
+
+class CoordinatorSection(Section):
+    """What `qmtl coordinator` serves; the store is a DSN, and a DSN may hold a password."""
+
+    bind: CoordinatorBindSection = Field(default_factory=CoordinatorBindSection)
+    store: SecretStr = SecretStr("sqlite:///./coordinator.db")
+    auth: AuthSection = Field(default_factory=AuthSection)
+
+
 class RuntimeSection(Section):
     """Constants of `qmtl.runtime.sdk.runtime`; names ending in _test hold in test mode."""
 
@@ -312,6 +336,7 @@ class Settings(Section):
     paper_exchange: PaperExchangeSection = Field(default_factory=PaperExchangeSection)
     connectors: ConnectorsSection = Field(default_factory=ConnectorsSection)
     seamless: SeamlessSection = Field(default_factory=SeamlessSection)
+    coordinator: CoordinatorSection = Field(default_factory=CoordinatorSection)
     runtime: RuntimeSection = Field(default_factory=RuntimeSection)
     journal: JournalSection = Field(default_factory=JournalSection)
     control: ControlSection = Field(default_factory=ControlSection)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from qmtl import __version__
-from qmtl.cli import configuration, control, demo, direct, journal, paper_exchange, trade
+from qmtl.cli import configuration, control, coordinator, demo, direct, journal, paper_exchange, tokens, trade
 from qmtl.cli.invocation import BAD_INPUT, DIVERGED, DONE, FAILED, INTERRUPTED, Invocation, one_line
 
 _EPILOG = (
@@ -52,7 +52,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for room in (demo, trade, paper_exchange, control, direct, journal, configuration):
+    for room in (demo, trade, paper_exchange, control, direct, journal, coordinator, tokens, configuration):
         room.register(app)
     return app
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from qmtl.core.ranges import Range
 from qmtl.engine.clock import SystemClock
 from qmtl.engine.ports import Clock
 from qmtl.metrics import SEAMLESS
@@ -81,7 +82,7 @@ class CoordinatorClient:
         body = {"key": name, "start": start, "end": end, "owner": owner, "lease_ms": lease_ms}
         status, answer = await self._ask("POST", "claim", body)
         if status in {200, 409}:
-            claim = msgspec.json.decode(answer, type=Claim)
+            claim = _complete_claim(msgspec.json.decode(answer, type=Claim), (start, end), lease_ms)
             return self._take(claim, key, world_id, owner, (start, end))
         if status:
             raise CoordinatorRefusedError(f"coordinator {self.url}: {_say(status, answer)}")
@@ -89,9 +90,7 @@ class CoordinatorClient:
         log_lease("unavailable", key, world_id, owner, range=(start, end), reason=answer.decode())
         return Claim(is_reachable=False)
 
-    def _take(
-        self, claim: Claim, key: SeriesKey, world_id: str | None, owner: str, asked: tuple[int, int]
-    ) -> Claim:
+    def _take(self, claim: Claim, key: SeriesKey, world_id: str | None, owner: str, asked: Range) -> Claim:
         ratio = claim.completion_ratio
         for lease in claim.leases:
             self._held[lease.token] = _Held(key, world_id, owner, lease)
@@ -205,6 +204,18 @@ class CoordinatorClient:
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+
+def _complete_claim(claim: Claim, asked: Range, lease_ms: int) -> Claim:
+    """Add what LeaseStore says and the coordinator's answer leaves to be reckoned."""
+    if not claim.leases:
+        done = sum((part.end - part.start) * part.completion_ratio for part in claim.conflicts)
+        return msgspec.structs.replace(claim, completion_ratio=done / (asked[1] - asked[0]))
+    if claim.conflicts:
+        now_ms = claim.leases[0].lease_until_ms - lease_ms
+        first_ms = min(part.lease_until_ms for part in claim.conflicts)
+        return msgspec.structs.replace(claim, retry_after_ms=max(0, first_ms - now_ms))
+    return claim
 
 
 def _say(status: int, answer: bytes) -> str:

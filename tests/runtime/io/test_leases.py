@@ -346,7 +346,7 @@ def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
         return asyncio.run(run())
 
     with ThreadPoolExecutor(6) as threads:
-        for number in range(15):
+        for number in range(60):
             gate = threading.Barrier(6)
             jobs = [threads.submit(claim, tmp_path / f"{number}.db", gate) for _ in range(6)]
             assert sorted(job.result(60) for job in jobs) == [0, 0, 0, 0, 0, 1]
