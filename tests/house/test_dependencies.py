@@ -12,8 +12,14 @@ from packaging.utils import canonicalize_name
 
 from tests.house.tree import ROOT, Source, plant, read_sources
 
-# Released together with a declared one, and part of its documented interface.
-COMPANIONS = {"pydantic": "pydantic-core", "aiohttp": "yarl"}
+# Released together with a declared one, and part of its documented interface; PyJWT takes and gives the keys
+# of cryptography, which its extra `crypto` brings.
+COMPANIONS = {
+    "pydantic": "pydantic-core",
+    "aiohttp": "yarl",
+    "fastapi": "starlette",
+    "pyjwt": "cryptography",
+}
 
 
 def declared(root: Path) -> tuple[set[str], set[str]]:
