@@ -9,6 +9,7 @@ from qmtl.runtime.io.token_bucket import TokenBucket
 
 PATIENCE_S = 0.25
 """A Redis that takes longer than this to answer counts as out of reach."""
+_STALLS, _LATE_MS = 4, 20.0
 PROBE_S = 5.0
 """How often a Redis that is out of reach is asked again."""
 
@@ -102,13 +103,17 @@ class RedisBucket:
 
     async def _run(self, script: str, *arguments: float) -> Any:
         """Return what `script` answers within PATIENCE_S."""
-        task = asyncio.ensure_future(self._evaluate(script, arguments))
+        if self._client is None:
+            self._client = _connect(self._dsn)
+        task = asyncio.ensure_future(self._evaluate(self._client, script, arguments))
         try:
-            await asyncio.wait({task}, timeout=PATIENCE_S)
-            # A loop that stood still is not a slow Redis: let an answer that is already here be read.
-            for _ in range(3):
-                if not task.done():
-                    await asyncio.sleep(0)
+            for _ in range(_STALLS):
+                before_ms = self._clock.real_ms()
+                done, _ = await asyncio.wait({task}, timeout=PATIENCE_S)
+                late_ms = self._clock.real_ms() - before_ms - PATIENCE_S * 1000
+                # A loop that stood still is not a slow Redis: what came meanwhile is still to be read.
+                if done or late_ms < _LATE_MS:
+                    break
             if not task.done():
                 raise RedisUnreachable(f"no answer within {PATIENCE_S * 1000:.0f} ms")
             return task.result()
@@ -118,20 +123,18 @@ class RedisBucket:
                 with suppress(asyncio.CancelledError, RedisUnreachable):
                     await task
 
-    async def _evaluate(self, script: str, arguments: tuple[float, ...]) -> Any:
+    async def _evaluate(self, client: Any, script: str, arguments: tuple[float, ...]) -> Any:
         from redis.exceptions import NoScriptError, RedisError
 
         try:
-            if self._client is None:
-                self._client = _connect(self._dsn)
             if script not in self._shas:
-                self._shas[script] = await self._client.script_load(script)
+                self._shas[script] = await client.script_load(script)
             try:
-                return await self._client.evalsha(self._shas[script], 1, self._key, *arguments)
+                return await client.evalsha(self._shas[script], 1, self._key, *arguments)
             except NoScriptError:
                 # Redis was started anew and forgot it.
-                self._shas[script] = await self._client.script_load(script)
-                return await self._client.evalsha(self._shas[script], 1, self._key, *arguments)
+                self._shas[script] = await client.script_load(script)
+                return await client.evalsha(self._shas[script], 1, self._key, *arguments)
         except (RedisError, OSError) as error:
             raise RedisUnreachable(f"{type(error).__name__}") from error
 
