@@ -24,6 +24,7 @@ ENTRIES = {
     "qmtl.runtime.sdk.history",
     "qmtl.runtime.sdk.lease_keeper",
     "qmtl.runtime.sdk.ohlcv_nodeid",
+    "qmtl.runtime.io.seamless_provider",
     "qmtl.runtime.sdk.seamless_data_provider",
     "qmtl.runtime.sdk.strategy_file",
     "qmtl.runtime.sdk.ta",

@@ -10,8 +10,11 @@ _HOMES = {
         "CcxtTradesConfig",
         "CcxtTradesFetcher",
     ),
+    "qmtl.runtime.io.artifacts": ("ArtifactReader", "ArtifactRegistrar"),
+    "qmtl.runtime.io.embedded_store": ("EmbeddedStore",),
     "qmtl.runtime.io.leases": ("LeaseStore",),
     "qmtl.runtime.io.rate_limiter": ("RateLimiterConfig", "get_limiter"),
+    "qmtl.runtime.io.seamless_provider": ("EnhancedQuestDBProvider", "open_store"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)  # noqa: PLE0605 - the table above is the one list of names
