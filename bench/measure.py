@@ -27,11 +27,12 @@ class Measured:
     ratio_min: float
     ratio_max: float
     rounds: int
+    time: str = "processor time"
 
     def line(self) -> str:
         """Return the figure as one printed line."""
         return (
-            f"{self.name}: {self.candidate_per_s:,.0f} {self.unit}/s (processor time) · {self.anchor}: "
+            f"{self.name}: {self.candidate_per_s:,.0f} {self.unit}/s ({self.time}) · {self.anchor}: "
             f"{self.anchor_per_s:,.0f} {self.unit}/s · ratio {self.ratio_median:.3f} "
             f"[{self.ratio_min:.3f}, {self.ratio_max:.3f}] ({self.rounds} rounds)"
         )

@@ -1,7 +1,6 @@
 """The store that needs no service: Arrow segments, memory-mapped, and a SQLite catalogue."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,12 +13,12 @@ from qmtl.engine.owner import find_network_file_system
 from qmtl.engine.ports import Clock
 from qmtl.runtime.io.segment_catalogue import CatalogueChange, SegmentCatalogue
 from qmtl.runtime.io.segment_file import (
+    SEGMENTS,
     Segment,
     check_segment,
+    make_folder,
     map_segment,
-    series_folder,
     split_periods,
-    sync_folder,
     write_segment,
 )
 from qmtl.runtime.io.span_overlay import Span, join_spans
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     import polars as pl
 
 CATALOGUE = "catalogue.sqlite"
-_SEGMENTS = "segments"
 _EMPTY_FOR_S = 86_400
 _READERS = 2
 _T = TypeVar("_T")
@@ -78,9 +76,10 @@ class EmbeddedStore:
         self._catalogue = SegmentCatalogue(self.path / CATALOGUE, read_only=read_only)
         self._ledger = SegmentCatalogue(self.path / CATALOGUE, read_only=read_only)
         self._lock = WriterLock(self.path / "writer.lock", self._clock)
-        self._threads = threading.Lock()
-        self._reader: ThreadPoolExecutor | None = None
-        self._writer: ThreadPoolExecutor | None = None
+        # One writer: writes of one process are done in the order they came. Threads start when needed.
+        self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
+        self._aside = ThreadPoolExecutor(2, thread_name_prefix="store-aside")
         self._is_closed = False
         self._has_swept = False
         # Files of which this process knows that they are as the catalogue says.
@@ -95,7 +94,7 @@ class EmbeddedStore:
         """See HistoryStore; never waits for a writer."""
         check_range(start, end)
         resolve_series(key)
-        return await self._in_reader(lambda: self._read(key, start, end))
+        return await self._run(self._reader, lambda: self._read(key, start, end))
 
     async def write(
         self,
@@ -115,7 +114,7 @@ class EmbeddedStore:
             with self._writing():
                 return self._write(key, rows, ranges, label, fence)
 
-        return await self._in_writer(work)
+        return await self._run(self._writer, work)
 
     async def mark_empty(self, key: SeriesKey, ranges: Sequence[Range], *, permanent: bool) -> None:
         """See HistoryStore; what holds rows stays `rows`, and what is empty for good stays so."""
@@ -129,22 +128,22 @@ class EmbeddedStore:
                 self._record_environment(change)
                 change.lay("coverage", change.add_series(key), empty, label, below)
 
-        await self._in_writer(work)
+        await self._run(self._writer, work)
 
     async def coverage(self, key: SeriesKey, *, now: int | None = None) -> list[CoverageSpan]:
         """See HistoryStore; `now` None is the clock's."""
         resolve_series(key)
-        spans = await self._in_reader(lambda: self._read_coverage(key))
+        spans = await self._run(self._reader, lambda: self._read_coverage(key))
         at = self._clock.now_ms() // 1000 if now is None else now
         return _current(spans, at)
 
     async def series(self) -> list[SeriesKey]:
         """Return every series the store knows, sorted."""
-        return await self._in_reader(self._catalogue.list_series)
+        return await self._run(self._reader, self._catalogue.list_series)
 
     async def verify(self, key: SeriesKey | None = None) -> list[SegmentFault]:
         """Compare every segment, or those of one series, with its hash; return those that differ."""
-        return await self._in_reader(lambda: list(self._find_faults(key)))
+        return await self._run(self._reader, lambda: list(self._find_faults(key)))
 
     async def clear(self) -> None:
         """Forget every row, all coverage, and whose they were."""
@@ -155,15 +154,12 @@ class EmbeddedStore:
                     change.clear()
                 self._sweep()
 
-        await self._in_writer(work)
+        await self._run(self._writer, work)
 
     async def aclose(self) -> None:
         """Finish what is being written and release everything; closing twice is closing once."""
-        with self._threads:
-            self._is_closed = True
-            threads = [pool for pool in (self._reader, self._writer) if pool is not None]
-            self._reader = self._writer = None
-        for pool in threads:
+        self._is_closed = True
+        for pool in (self._reader, self._writer, self._aside):
             await asyncio.to_thread(pool.shutdown)
         self._catalogue.close()
         self._ledger.close()
@@ -219,7 +215,7 @@ class EmbeddedStore:
             raise StoreError(f"{self.path}: the store is opened read-only")
         try:
             if not self._has_swept:
-                (self.path / _SEGMENTS).mkdir(parents=True, exist_ok=True)
+                (self.path / SEGMENTS).mkdir(parents=True, exist_ok=True)
                 kind = find_network_file_system(self.path)
                 if kind is not None:
                     raise StoreError(f"{self.path}: is on a network file system ({kind}); use a local disk")
@@ -274,7 +270,7 @@ class EmbeddedStore:
     ) -> None:
         import polars as pl
 
-        folder = series_folder(key)
+        folder = make_folder(self.path, key)
         for period, part in split_periods(key, rows):
             merged = part
             for old in self._ledger.find_segments(key, *period):
@@ -285,15 +281,13 @@ class EmbeddedStore:
                 replaced.append(old)
             if not added:
                 (self.path / folder).mkdir(parents=True, exist_ok=True)
-            added.append(write_segment(self.path, f"{folder}/{period[0]}-{token}.arrow", period, merged))
-        if added:
-            for place in (self.path / folder, (self.path / folder).parent, self.path / _SEGMENTS):
-                sync_folder(place)
+            file = f"{folder}/{period[0]}-{token}.arrow"
+            added.append(write_segment(self.path, file, period, merged, self._aside))
 
     def _sweep(self) -> None:
         """Remove files the catalogue does not name: of writers that were killed or not done removing."""
         named = {segment.file for _, segment in self._ledger.list_segments()}
-        for path in (self.path / _SEGMENTS).rglob("*.arrow"):
+        for path in (self.path / SEGMENTS).rglob("*.arrow"):
             if path.relative_to(self.path).as_posix() not in named:
                 path.unlink(missing_ok=True)
 
@@ -316,28 +310,10 @@ class EmbeddedStore:
         if recorded is None:
             change.set_meta("environment", self.environment or "production")
 
-    # --- threads ----------------------------------------------------------------------------------
-
-    async def _in_reader(self, work: Callable[[], _T]) -> _T:
-        with self._threads:
-            self._check_open()
-            if self._reader is None:
-                self._reader = ThreadPoolExecutor(_READERS, thread_name_prefix="store-reader")
-            pool = self._reader
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
-
-    async def _in_writer(self, work: Callable[[], _T]) -> _T:
-        # One thread: writes of one process are done in the order they came.
-        with self._threads:
-            self._check_open()
-            if self._writer is None:
-                self._writer = ThreadPoolExecutor(1, thread_name_prefix="store-writer")
-            pool = self._writer
-        return await asyncio.get_running_loop().run_in_executor(pool, work)
-
-    def _check_open(self) -> None:
+    async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
         if self._is_closed:
             raise StoreError(f"{self.path}: the store is closed")
+        return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
 def _slice(frame: "pl.DataFrame", start: int, end: int) -> "pl.DataFrame":

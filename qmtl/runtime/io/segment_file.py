@@ -6,6 +6,7 @@ import mmap
 import os
 import re
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +18,7 @@ from qmtl.runtime.sdk.history_frame import resolve_series
 if TYPE_CHECKING:
     import polars as pl
 
+SEGMENTS = "segments"
 _HOUR_S, _DAY_S = 3_600, 86_400
 _LONGEST_NAME = 100
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
@@ -66,26 +68,38 @@ def split_periods(key: SeriesKey, frame: "pl.DataFrame") -> Iterator[tuple[Range
         at = until
 
 
-def series_folder(key: SeriesKey) -> str:
-    """Return a series' folder below the store; whatever the symbol is, it is one plain name."""
+def make_folder(store: Path, key: SeriesKey) -> str:
+    """Return a series' folder below the store, made if missing; it is one plain name for any symbol."""
     name = _UNSAFE.sub(lambda match: b"%%%02X" % match[0][0], key.node_id.encode()).decode()
     if len(name) > _LONGEST_NAME:
         name = hashlib.blake2b(key.node_id.encode(), digest_size=16).hexdigest()
-    return f"segments/{name}/{key.interval}"
+    folder = f"{SEGMENTS}/{name}/{key.interval}"
+    place = store / folder
+    if not place.is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+        for above in (place.parent, store / SEGMENTS, store):
+            sync_folder(above)
+    return folder
 
 
-def write_segment(store: Path, file: str, period: Range, frame: "pl.DataFrame") -> Segment:
-    """Write rows as a new file of the store, on disk when this returns; its folder's entry is not yet."""
+def write_segment(store: Path, file: str, period: Range, frame: "pl.DataFrame", aside: Executor) -> Segment:
+    """Write rows as a new file of the store; the file and its folder's entry are on disk when this returns.
+
+    `aside` has two threads: the disk takes both syncs as one, and the hash is computed meanwhile.
+    """
     body = io.BytesIO()
     frame.rechunk().write_ipc(body)
     data = body.getbuffer()
-    with (store / file).open("wb", buffering=0) as target:
+    path = store / file
+    with path.open("wb", buffering=0) as target:
         written = 0
         while written < len(data):
             written += target.write(data[written:])
-        os.fsync(target.fileno())
+        waits = [aside.submit(os.fsync, target.fileno()), aside.submit(sync_folder, path.parent)]
+        digest = hashlib.blake2b(data, digest_size=32).digest()
+        for one in waits:
+            one.result()
     times = frame["ts"]
-    digest = hashlib.blake2b(data, digest_size=32).digest()
     return Segment(*period, file, times[0], times[-1], frame.height, len(data), digest)
 
 
