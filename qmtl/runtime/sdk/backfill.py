@@ -55,6 +55,7 @@ class CoordinatorClient:
         self._clock: Clock = clock or SystemClock()
         self._session: aiohttp.ClientSession | None = None
         self._held: dict[str, _Held] = {}
+        self._disputed: dict[tuple[SeriesKey, Range], list[str]] = {}
         self._ask_again_ms = float("-inf")
 
     async def claim(
@@ -103,9 +104,13 @@ class CoordinatorClient:
                 fence=lease.fence,
                 completion_ratio=ratio,
             )
-        if claim.conflicts:
-            holders = sorted({conflict.owner for conflict in claim.conflicts})
+        holders = sorted({conflict.owner for conflict in claim.conflicts})
+        # Whoever waits for others claims again and again; it is told once who they are.
+        if holders and self._disputed.get((key, asked)) != holders:
             log_lease("conflict", key, world_id, owner, range=asked, completion_ratio=ratio, holders=holders)
+            self._disputed[key, asked] = holders
+        if not holders:
+            self._disputed.pop((key, asked), None)
         return claim
 
     async def renew(self, token: str, lease_ms: int, completion_ratio: float | None = None) -> int | None:

@@ -103,7 +103,8 @@ async def test_every_step_is_logged_with_its_fields(
 ) -> None:
     [lease] = (await client.claim(key, 0, 600, "a", TTL_MS, world_id="w")).leases
     await client.renew(lease.token, TTL_MS, 0.5)
-    await client.claim(key, 0, 600, "b", TTL_MS)
+    for _ in range(3):
+        await client.claim(key, 0, 600, "b", TTL_MS)
     await client.complete(lease.token)
     [failed, lost] = [(await client.claim(key, n, n + 1, "a", TTL_MS)).leases[0] for n in (700, 800)]
     await client.fail(failed.token, "no route")
