@@ -316,13 +316,14 @@ class IntentRefused(Event, frozen=True, gc=False):
 
 
 class DecisionMade(Event, frozen=True, gc=False):
-    """The one reason of a closed bar; `gate` names who refused, `numbers` what was compared."""
+    """The one reason of a closed bar: `gate` refused, `numbers` were compared, `why` the strategy noted."""
 
     symbol: str
     open_ms: int
     reason: Reason
     gate: str = ""
     numbers: dict[str, float] | None = None
+    why: str = ""
 
 
 class StateChanged(Event, frozen=True, gc=False):

@@ -70,8 +70,20 @@ class EngineContext:
             return
         engine.desk.note_gate(symbol or next(iter(engine.risk.instruments)), gate)
         if numbers is not None:
-            engine.state.numbers = numbers
+            self.note(numbers, symbol=symbol)
 
-    def note(self, numbers: dict[str, float]) -> None:
+    def note(self, numbers: dict[str, float] | None, why: str = "", symbol: str = "") -> None:
         """See Context."""
-        self._engine.state.numbers = numbers
+        engine = self._engine
+        state = engine.state
+        if why:
+            engine.desk.note_why(symbol or next(iter(engine.risk.instruments)), why)
+        owed = next((bar for bar in state.undecided if bar.symbol == symbol), None) if symbol else None
+        if owed is not None:
+            owed.numbers = numbers
+        elif numbers is not None:
+            state.numbers = numbers
+
+    def defer(self) -> None:
+        """See Context."""
+        self._engine.reasons.defer()

@@ -6,9 +6,9 @@ from typing import Any
 from qmtl.core import event as ev
 from qmtl.core.account import Account, ConservationError
 from qmtl.core.command import Command, RaiseAlert, RequestReconcile
-from qmtl.core.event import DecisionMade
 from qmtl.core.order import Order
-from qmtl.core.reason import Reason, TradingState
+from qmtl.core.reason import TradingState
+from qmtl.engine.bar_reasons import BarReasons
 from qmtl.engine.context import EngineContext
 from qmtl.engine.guard import Guard
 from qmtl.engine.journal import DivergenceError, JournalError
@@ -18,8 +18,6 @@ from qmtl.engine.ports import EventJournal
 from qmtl.engine.reconciliation import Reconciliation
 from qmtl.engine.risk import RiskAccount
 from qmtl.engine.state import (
-    ENTERED,
-    EXITED,
     FINISHED_KEPT,
     EngineState,
     dump_state,
@@ -28,10 +26,6 @@ from qmtl.engine.state import (
 )
 from qmtl.engine.strategy import SilentStrategy, StrategyPort
 
-# Reading a member from its enum costs a lookup per bar; these are read once.
-_ENTERED, _EXITED, _REFUSED = Reason.ENTERED, Reason.EXITED, Reason.REFUSED
-_HOLDING, _NOT_TRADING, _REFILLED = Reason.HOLDING, Reason.NOT_TRADING, Reason.REFILLED
-_WARMING_UP, _NO_SIGNAL = Reason.WARMING_UP, Reason.NO_SIGNAL
 _ACTIVE = TradingState.ACTIVE
 _OWN_FAULTS = (ConservationError, DivergenceError, JournalError)
 """What may pass through a call into a strategy and is not the strategy's doing."""
@@ -60,6 +54,7 @@ class Engine:
         self.submit = self.desk.submit
         self.cancel = self.desk.cancel
         self.cancel_entries = self.desk.cancel_entries
+        self.reasons = BarReasons(self)
         self.guard = Guard(self)
         self.reconciliation = Reconciliation(self)
         self.context = EngineContext(self)
@@ -198,32 +193,7 @@ class Engine:
         finally:
             self.is_open = True
         state.bars += 1
-        notes = state.notes.pop(symbol, None) if state.notes else None
-        gate = ""
-        if notes is not None and notes.acted:
-            acted = notes.acted
-            reason = _ENTERED if acted & ENTERED else _EXITED if acted & EXITED else _REFUSED
-            gate = notes.gate if reason is _REFUSED else ""
-        else:
-            held = self.account.positions.get(symbol)
-            if held is not None and held.quantity:
-                reason = _HOLDING
-            else:
-                reason, gate = self._find_idle_reason(bar, was_warm=was_warm)
-        self._append(DecisionMade(bar.ts_ms, symbol, bar.open_ms, reason, gate, state.numbers))
-        state.numbers = None
-
-    def _find_idle_reason(self, bar: ev.BarClosed, *, was_warm: bool) -> tuple[Reason, str]:
-        """Return why nothing was done and nothing is held at a bar, and who said so."""
-        risk = self.risk
-        is_late = bar.refilled or bar.warmup
-        if risk.state is not _ACTIVE or (risk.entry_bans and not is_late):
-            return _NOT_TRADING, risk.state_why or next(iter(risk.entry_bans), "")
-        if bar.refilled:
-            return _REFILLED, ""
-        if bar.warmup or not was_warm:
-            return _WARMING_UP, ""
-        return _NO_SIGNAL, ""
+        self.reasons.take(bar, is_warm=was_warm)
 
     def _on_price(self, update: ev.PriceUpdated) -> None:
         if not self.state.has_mark_feed:
@@ -313,6 +283,7 @@ class Engine:
         if self.state.drifts:
             self.reconciliation.on_timer()
         self._tell("on_timer", self.strategy.on_timer)
+        self.reasons.settle()
 
     def set_state(self, target: TradingState, who: str, why: str) -> None:
         """Change the trading state and record it; HALTED also cancels what could open."""

@@ -19,7 +19,9 @@ _ACCEPTED = OrderStatus.ACCEPTED
 _PENDING_CANCEL = OrderStatus.PENDING_CANCEL
 _UNKNOWN = OrderStatus.UNKNOWN
 _REJECTED = OrderStatus.REJECTED
-_ENTRY = Role.ENTRY
+_ENTRY, _EXIT = Role.ENTRY, Role.EXIT
+_RESTING = frozenset({Role.STOP, Role.TARGET})
+"""Placed with the entry: they leave a position when they fill, not when they are sent."""
 _STRATEGY_ROLES = frozenset({Role.ENTRY, Role.EXIT, Role.STOP, Role.TARGET})
 _ENDINGS: dict[type[ev.Event], OrderStatus] = {
     ev.OrderCanceled: OrderStatus.CANCELED,
@@ -74,7 +76,7 @@ class OrderDesk:
             if setup.limits.orders_per_minute is not None:
                 risk.sent_ms.append(now)
             self._note(intent.symbol, ENTERED)
-        elif intent.role in _STRATEGY_ROLES:
+        elif intent.role is _EXIT or intent.role is _ENTRY:
             self._note(intent.symbol, EXITED)
         return order
 
@@ -111,6 +113,11 @@ class OrderDesk:
         notes = self._note(symbol, REFUSED)
         if not notes.gate:
             notes.gate = gate
+
+    def note_why(self, symbol: str, why: str) -> None:
+        """Keep what the strategy wrote down about the forming bar."""
+        notes = self._note(symbol, 0)
+        notes.why = f"{notes.why}; {why}" if notes.why else why
 
     def _note(self, symbol: str, what: int) -> BarNotes:
         notes = self._state.notes.get(symbol)
@@ -159,6 +166,8 @@ class OrderDesk:
         status = self._orders.fold_fill(order, fill, fee, is_flat=not position.quantity)
         if status is not order.status:
             self.move(order, status)
+        if order.intent.role in _RESTING:
+            self._note(order.intent.symbol, EXITED)
         if order.intent.role in _STRATEGY_ROLES:
             engine.tell_fill(fill, order)
         engine.guard.on_position(position)

@@ -36,10 +36,21 @@ class Flatten(msgspec.Struct):
 
 
 class BarNotes(msgspec.Struct):
-    """What happened in the forming bar so far: a mask of ENTERED, EXITED, REFUSED, and why."""
+    """What happened in the forming bar so far: a mask of ENTERED, EXITED, REFUSED, who refused, and why."""
 
     acted: int = 0
     gate: str = ""
+    why: str = ""
+
+
+class Undecided(msgspec.Struct):
+    """A closed bar whose reason waits until the strategy has seen the other symbols' bars."""
+
+    ts_ms: int
+    symbol: str
+    open_ms: int
+    is_warm: bool
+    numbers: dict[str, float] | None = None
 
 
 class EngineState(msgspec.Struct, kw_only=True):
@@ -49,8 +60,8 @@ class EngineState(msgspec.Struct, kw_only=True):
     differences one reconciliation saw and the next must confirm; `foreign_trades` are fills of orders not
     ours, against booking one twice; `fills_ms` is the exchange time up to which fills are known, 0 before
     the first; fills up to `adopted_ms` are part of the first statement; `wakes` are the exchange times
-    somebody waits for; `numbers` what the forming bar's decision compared; `strategy` is the strategy's own
-    dumped state in snapshots.
+    somebody waits for; `numbers` what the forming bar's decision compared; `undecided` are closed bars whose
+    reason the strategy still owes; `strategy` is the strategy's own dumped state in snapshots.
     """
 
     risk: RiskAccount
@@ -65,6 +76,7 @@ class EngineState(msgspec.Struct, kw_only=True):
     cancel_wanted: list[str] = []
     notes: dict[str, BarNotes] = {}
     numbers: dict[str, float] | None = None
+    undecided: list[Undecided] = []
     guard: dict[str, Protection] = {}
     flatten: Flatten | None = None
     drifts: dict[str, tuple[Decimal, int]] = {}

@@ -49,8 +49,17 @@ class Context(Protocol):
         `symbol` is needed only where the strategy trades several.
         """
 
-    def note(self, numbers: dict[str, float]) -> None:
-        """Keep the numbers this bar's decision compared, for its recorded reason."""
+    def note(self, numbers: dict[str, float] | None, why: str = "", symbol: str = "") -> None:
+        """Keep the numbers this bar's decision compared, and words about it, for its recorded reason.
+
+        `symbol` is needed only where the strategy trades several.
+        """
+
+    def defer(self) -> None:
+        """Within `on_bar`: owe this bar's reason until other symbols' bars were seen.
+
+        The next `on_bar` or `on_timer` that does not defer settles it.
+        """
 
 
 class StrategyPort(Protocol):

@@ -86,7 +86,7 @@ class Param:
             if number != int(number):
                 raise ParameterError(f"{self.name}: expected a whole number, got {value!r}")
             return int(number)
-        if self.role is not None and not 0 <= number < (1 if self.role == "stop" else float("inf")):
+        if self.role is not None and not 0 <= number < 1:
             raise ParameterError(f"{self.name}: expected a fraction of the entry price, got {value!r}")
         return number
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from qmtl.runtime.sdk.bars import Bars
     from qmtl.runtime.sdk.signals import Signals
 
-Face = Literal["signals", "events", "nodes"]
+Face = Literal["signals", "events", "nodes", "port"]
 
 _EVENTS = ("on_bar", "on_tick", "on_fill", "on_order", "on_timer")
 
@@ -65,6 +65,8 @@ class Strategy:
             found.append("events")
         if cls.setup is not Strategy.setup:
             found.append("nodes")
+        if cls.make_port is not Strategy.make_port:
+            found.append("port")
         if len(found) != 1:
             wanted = "one of signals(bars), on_bar(ctx, bar) or setup()"
             raise StrategyError(f"{cls.__name__}: expected {wanted}, found {' and '.join(found) or 'none'}")
@@ -92,6 +94,13 @@ class Strategy:
 
     def on_timer(self, ctx: Any) -> None:
         """Look at time-outs, at the moments asked for by `ctx.wake_in(seconds)`."""
+
+    def make_port(self, plan: Any) -> Any:
+        """Return an `engine.strategy.StrategyPort` of the strategy's own, for what no face can say.
+
+        `plan` is the `TradePlan`: markets, candle and size.
+        """
+        raise NotImplementedError
 
     # --- the node face -----------------------------------------------------------------------------
 

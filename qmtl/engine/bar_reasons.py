@@ -1,0 +1,94 @@
+"""The one recorded reason of every closed bar: the first that applies."""
+
+from typing import TYPE_CHECKING
+
+from qmtl.core.event import BarClosed, DecisionMade
+from qmtl.core.reason import Reason, TradingState
+from qmtl.engine.state import ENTERED, EXITED, Undecided
+
+if TYPE_CHECKING:
+    from qmtl.engine.engine import Engine
+
+# Reading a member from its enum costs a lookup per bar; these are read once.
+_ENTERED, _EXITED, _REFUSED = Reason.ENTERED, Reason.EXITED, Reason.REFUSED
+_HOLDING, _NOT_TRADING, _REFILLED = Reason.HOLDING, Reason.NOT_TRADING, Reason.REFILLED
+_WARMING_UP, _NO_SIGNAL = Reason.WARMING_UP, Reason.NO_SIGNAL
+_ACTIVE = TradingState.ACTIVE
+
+
+class BarReasons:
+    """Tells why each bar ended as it did, at once or when the strategy has seen the other symbols' bars."""
+
+    def __init__(self, engine: "Engine") -> None:
+        """Serve `engine`."""
+        self._append = engine.record
+        self._state = engine.state
+        self._risk = engine.risk
+        self._positions = engine.account.positions
+        self._defers = False
+
+    def defer(self) -> None:
+        """Owe the reason of the bar being processed; see Context."""
+        self._defers = True
+
+    def take(self, bar: BarClosed, *, is_warm: bool) -> None:
+        """Record the reason of a bar the strategy has seen, and those that were owed before it."""
+        state = self._state
+        if self._defers:
+            self._defers = False
+            state.undecided.append(Undecided(bar.ts_ms, bar.symbol, bar.open_ms, is_warm, state.numbers))
+        else:
+            if state.undecided:
+                self.settle()
+            self._decide(bar.ts_ms, bar.symbol, bar.open_ms, state.numbers, bar, is_warm=is_warm)
+        state.numbers = None
+
+    def settle(self) -> None:
+        """Record the reasons that are owed, unless the strategy goes on waiting."""
+        if self._defers:
+            self._defers = False
+            return
+        owed = self._state.undecided
+        if owed:
+            self._state.undecided = []
+            for bar in owed:
+                self._decide(bar.ts_ms, bar.symbol, bar.open_ms, bar.numbers, None, is_warm=bar.is_warm)
+
+    def _decide(
+        self,
+        ts_ms: int,
+        symbol: str,
+        open_ms: int,
+        numbers: dict[str, float] | None,
+        bar: BarClosed | None,
+        *,
+        is_warm: bool,
+    ) -> None:
+        notes = self._state.notes.pop(symbol, None) if self._state.notes else None
+        gate = why = ""
+        if notes is not None:
+            why = notes.why
+        if notes is not None and notes.acted:
+            acted = notes.acted
+            reason = _ENTERED if acted & ENTERED else _EXITED if acted & EXITED else _REFUSED
+            gate = notes.gate if reason is _REFUSED else ""
+        else:
+            held = self._positions.get(symbol)
+            if held is not None and held.quantity:
+                reason = _HOLDING
+            else:
+                reason, gate = self._find_idle_reason(bar, is_warm=is_warm)
+        self._append(DecisionMade(ts_ms, symbol, open_ms, reason, gate, numbers, why))
+
+    def _find_idle_reason(self, bar: BarClosed | None, *, is_warm: bool) -> tuple[Reason, str]:
+        """Return why nothing was done and nothing is held at a bar, and who said so."""
+        risk = self._risk
+        is_refilled = bar is not None and bar.refilled
+        is_early = bar is not None and bar.warmup
+        if risk.state is not _ACTIVE or (risk.entry_bans and not (is_refilled or is_early)):
+            return _NOT_TRADING, risk.state_why or next(iter(risk.entry_bans), "")
+        if is_refilled:
+            return _REFILLED, ""
+        if is_early or not is_warm:
+            return _WARMING_UP, ""
+        return _NO_SIGNAL, ""
