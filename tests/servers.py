@@ -39,6 +39,8 @@ class Server:
     """A program, its directory, its port and its process."""
 
     name = "server"
+    # What it keeps goes with it, so most need no time to put things in order.
+    last_signal = signal.SIGKILL
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"qmtl-{self.name}-"))
@@ -88,8 +90,8 @@ class Server:
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it in order and remove its directory."""
-        self._end(signal.SIGTERM)
+        """End it and remove its directory."""
+        self._end(self.last_signal)
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self, how: signal.Signals) -> None:
@@ -133,6 +135,7 @@ class PostgresServer(Server):
     """PostgreSQL with one superuser `qmtl`, no password; it refuses root, so root runs it as nobody."""
 
     name = "postgres"
+    last_signal = signal.SIGINT  # its shared memory is not a file of its directory
 
     def __init__(self) -> None:
         super().__init__()
@@ -228,6 +231,7 @@ class QuestDBServer(Server):
             "http.min.enabled": "false",
             "line.tcp.enabled": "false",
             "telemetry.enabled": "false",
+            "dev.mode.enabled": "true",  # ALTER TABLE … SUSPEND WAL is for tests only
             "shared.worker.count": "2",
             # Small tables: pages of the default size cost more than the rows.
             "cairo.wal.writer.data.append.page.size": "64k",

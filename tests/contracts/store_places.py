@@ -4,17 +4,23 @@ A place gives any number of stores over the same data. A new implementation adds
 `open_at`, with which another process opens the store of a place.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from qmtl.core.ranges import Range
+from qmtl.engine.clock import SystemRandom
 from qmtl.engine.ports import Clock
 from qmtl.runtime.io.embedded_store import EmbeddedStore
-from qmtl.runtime.sdk.history import HistoryStore
+from qmtl.runtime.io.questdb import QuestDBStore
+from qmtl.runtime.sdk.history import CoverageSpan, Environment, HistoryStore, SeriesKey
 
 if TYPE_CHECKING:
+    import polars as pl
     import pytest  # a child process that only opens a store starts faster without
+
+    from tests.servers import QuestDBServer
 
 
 class StorePlace(Protocol):
@@ -59,11 +65,83 @@ class EmbeddedPlace:
             return found
 
 
-PLACES: dict[str, Callable[["pytest.FixtureRequest"], StorePlace]] = {"embedded": EmbeddedPlace}
+class QuestDBTables:
+    """A HistoryStore over two tables: bars and trades of one place."""
+
+    def __init__(self, dsn: str, http: str, table: str, clock: Clock | None = None) -> None:
+        self.bars = QuestDBStore(dsn, table=table, http=http, clock=clock)
+        self.trades = QuestDBStore(dsn, table=f"{table}_trades", http=http, clock=clock)
+
+    @property
+    def environment(self) -> Environment | None:
+        return self.bars.environment
+
+    @environment.setter
+    def environment(self, value: Environment | None) -> None:
+        self.bars.environment = self.trades.environment = value
+
+    def of(self, key: SeriesKey) -> QuestDBStore:
+        return self.trades if key.node_id.startswith("trades:") else self.bars
+
+    async def read(self, key: SeriesKey, start: int, end: int) -> "pl.DataFrame":
+        return await self.of(key).read(key, start, end)
+
+    async def write(
+        self,
+        key: SeriesKey,
+        frame: "pl.DataFrame",
+        *,
+        covered: Sequence[Range],
+        provisional: bool = False,
+        fence: int | None = None,
+    ) -> int:
+        store = self.of(key)
+        return await store.write(key, frame, covered=covered, provisional=provisional, fence=fence)
+
+    async def mark_empty(self, key: SeriesKey, ranges: Sequence[Range], *, permanent: bool) -> None:
+        await self.of(key).mark_empty(key, ranges, permanent=permanent)
+
+    async def coverage(self, key: SeriesKey, *, now: int | None = None) -> list[CoverageSpan]:
+        return await self.of(key).coverage(key, now=now)
+
+    async def aclose(self) -> None:
+        await self.bars.aclose()
+        await self.trades.aclose()
+
+
+class QuestDBPlace:
+    """Tables of its own in the test server."""
+
+    name = "questdb"
+
+    def __init__(self, request: "pytest.FixtureRequest") -> None:
+        self._server: QuestDBServer = request.getfixturevalue("questdb_server")
+        self.renew()
+
+    def open(self, clock: Clock | None = None) -> HistoryStore:
+        return QuestDBTables(*self.address.split(), clock=clock)
+
+    def renew(self) -> None:
+        table = f"t{SystemRandom().getrandbits(64):016x}"
+        self.address = f"{self._server.dsn} {self._server.http} {table}"
+
+    async def faults(self, *, is_finished: bool) -> list[str]:
+        dsn, http, table = self.address.split()
+        async with QuestDBStore(dsn, http=http) as store:
+            query = "SELECT name FROM wal_tables() WHERE suspended"
+            return [f"{name} is suspended" for (name,) in await store._link.fetch(query) if table in name]
+
+
+PLACES: dict[str, Callable[["pytest.FixtureRequest"], StorePlace]] = {
+    "embedded": EmbeddedPlace,
+    "questdb": QuestDBPlace,
+}
 
 
 def open_at(name: str, address: str) -> HistoryStore:
     """Return a store of the place of that name, by its address."""
     if name == "embedded":
         return EmbeddedStore(address)
+    if name == "questdb":
+        return QuestDBTables(*address.split())
     raise ValueError(f"no such place: {name}")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from contextvars import ContextVar
 from typing import TypeVar
 
 from qmtl.engine.clock import SystemClock
@@ -12,6 +13,17 @@ from qmtl.runtime.sdk.lease import Claim, Lease, Leases, log_lease
 T = TypeVar("T")
 _STOP_AT = 0.9
 """Share of a lease's time after which an unrenewed writer stops: the rest is for it to come to a halt."""
+_AT_WORK: ContextVar["LeaseKeeper | None"] = ContextVar("_AT_WORK", default=None)
+
+
+async def confirm_lease() -> None:
+    """See LeaseKeeper.confirm, of the keeper whose work this runs in; nothing outside of such work.
+
+    For stores that cannot check a fence and write in one step.
+    """
+    keeper = _AT_WORK.get()
+    if keeper is not None:
+        await keeper.confirm()
 
 
 class LeaseKeeper:
@@ -49,7 +61,9 @@ class LeaseKeeper:
         A lost lease cancels the work and waits until it has stopped. Work that fails or is cancelled frees
         the lease.
         """
-        task = asyncio.ensure_future(work)
+        before = _AT_WORK.set(self)
+        task = asyncio.ensure_future(work)  # a task keeps the context of this moment
+        _AT_WORK.reset(before)
         guards = [asyncio.ensure_future(self._keep_renewing()), asyncio.ensure_future(self._watch())]
         try:
             await asyncio.wait([task, *guards], return_when=asyncio.FIRST_COMPLETED)
