@@ -235,7 +235,11 @@ class QuestDBServer(Server):
             "shared.worker.count": "2",
             # Small tables: pages of the default size cost more than the rows.
             "cairo.wal.writer.data.append.page.size": "64k",
-            "cairo.writer.data.append.page.size": "256k",
+            "cairo.writer.data.append.page.size": "64k",
+            "cairo.writer.data.index.key.append.page.size": "64k",
+            "cairo.writer.data.index.value.append.page.size": "64k",
+            "cairo.system.writer.data.append.page.size": "64k",
+            "cairo.wal.writer.event.append.page.size": "64k",
             "cairo.o3.column.memory.size": "256k",
         }
         lines = "".join(f"{key}={value}\n" for key, value in settings.items())

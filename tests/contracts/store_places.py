@@ -24,10 +24,14 @@ if TYPE_CHECKING:
 
 
 class StorePlace(Protocol):
-    """Somewhere to keep rows, empty at first; `address` is what another process needs to open it."""
+    """Somewhere to keep rows, empty at first; `address` is what another process needs to open it.
+
+    Property tests run their number of cases divided by `cost`.
+    """
 
     name: str
     address: str
+    cost: int
 
     def open(self, clock: Clock | None = None) -> HistoryStore:
         """Return another store over the data of this place."""
@@ -43,6 +47,7 @@ class EmbeddedPlace:
     """A folder of its own."""
 
     name = "embedded"
+    cost = 4
 
     def __init__(self, request: "pytest.FixtureRequest") -> None:
         self._folder: Path = request.getfixturevalue("tmp_path")
@@ -68,7 +73,8 @@ class EmbeddedPlace:
 class QuestDBTables:
     """A HistoryStore over two tables: bars and trades of one place."""
 
-    def __init__(self, dsn: str, http: str, table: str, clock: Clock | None = None) -> None:
+    def __init__(self, address: str, clock: Clock | None = None) -> None:
+        dsn, http, table = address.split()
         self.bars = QuestDBStore(dsn, table=table, http=http, clock=clock)
         self.trades = QuestDBStore(dsn, table=f"{table}_trades", http=http, clock=clock)
 
@@ -113,13 +119,14 @@ class QuestDBPlace:
     """Tables of its own in the test server."""
 
     name = "questdb"
+    cost = 20
 
     def __init__(self, request: "pytest.FixtureRequest") -> None:
         self._server: QuestDBServer = request.getfixturevalue("questdb_server")
         self.renew()
 
     def open(self, clock: Clock | None = None) -> HistoryStore:
-        return QuestDBTables(*self.address.split(), clock=clock)
+        return QuestDBTables(self.address, clock)
 
     def renew(self) -> None:
         table = f"t{SystemRandom().getrandbits(64):016x}"
@@ -143,5 +150,5 @@ def open_at(name: str, address: str) -> HistoryStore:
     if name == "embedded":
         return EmbeddedStore(address)
     if name == "questdb":
-        return QuestDBTables(*address.split())
+        return QuestDBTables(address)
     raise ValueError(f"no such place: {name}")

@@ -65,8 +65,8 @@ ACTIONS = st.lists(WRITE | MARK | REOPEN, min_size=1, max_size=8)
 @pytest.mark.parametrize("key", [EIGHTS, TRADES], ids=["bars", "trades"])
 @pytest.mark.timeout(3_600)
 def test_the_store_is_what_a_dictionary_says(place: StorePlace, key: SeriesKey) -> None:
-    # Each case opens stores and syncs files: a quarter of what other properties get.
-    @settings(max_examples=settings().max_examples // 4)
+    # Each case opens stores and syncs files or waits for a server: fewer of them than of other properties.
+    @settings(max_examples=settings().max_examples // place.cost)
     @given(actions=ACTIONS)
     def play(actions: list[tuple[object, ...]]) -> None:
         place.renew()
