@@ -25,6 +25,8 @@ __all__ = ["CoordinatorClient", "Lease"]
 _PAUSE_MS = 5_000.0
 """So long an unreachable coordinator is not asked for new leases."""
 
+_DISPUTES = 1_000
+
 
 class _Held(msgspec.Struct, frozen=True):
     key: SeriesKey
@@ -109,6 +111,8 @@ class CoordinatorClient:
         if holders and self._disputed.get((key, asked)) != holders:
             log_lease("conflict", key, world_id, owner, range=asked, completion_ratio=ratio, holders=holders)
             self._disputed[key, asked] = holders
+            if len(self._disputed) > _DISPUTES:
+                self._disputed.pop(next(iter(self._disputed)))
         if not holders:
             self._disputed.pop((key, asked), None)
         return claim
