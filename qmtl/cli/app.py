@@ -10,7 +10,18 @@ from collections.abc import Sequence
 import typer
 
 from qmtl import __version__
-from qmtl.cli import configuration, control, coordinator, demo, direct, journal, paper_exchange, tokens, trade
+from qmtl.cli import (
+    configuration,
+    control,
+    coordinator,
+    data,
+    demo,
+    direct,
+    journal,
+    paper_exchange,
+    tokens,
+    trade,
+)
 from qmtl.cli.invocation import BAD_INPUT, DIVERGED, DONE, FAILED, INTERRUPTED, Invocation, one_line
 
 _EPILOG = (
@@ -32,13 +43,30 @@ _CODES = {
     "qmtl.core.order.DomainViolation": BAD_INPUT,
     "qmtl.engine.loader.StrategyNotFoundError": BAD_INPUT,
     "qmtl.trader.prelim.SetupRefusedError": BAD_INPUT,
+    "qmtl.runtime.sdk.ohlcv_nodeid.NodeIdError": BAD_INPUT,
     "qmtl.engine.journal.DivergenceError": DIVERGED,
+    "qmtl.runtime.sdk.history.FetchError": FAILED,
+    "qmtl.runtime.sdk.history.SeamlessError": FAILED,
+    "qmtl.runtime.sdk.history.StoreError": FAILED,
     "qmtl.cli.invocation.CommandFailedError": FAILED,
     "qmtl.engine.control.ControlError": FAILED,
     "qmtl.core.order.BrokerageError": FAILED,
     "builtins.OSError": FAILED,
 }
 """Exit code of each expected error by its class or nearest base; names, so that nothing is imported."""
+
+_ROOMS = (
+    demo,
+    data,
+    trade,
+    paper_exchange,
+    control,
+    direct,
+    journal,
+    coordinator,
+    tokens,
+    configuration,
+)
 
 
 def build() -> typer.Typer:
@@ -52,7 +80,7 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
     )
-    for room in (demo, trade, paper_exchange, control, direct, journal, coordinator, tokens, configuration):
+    for room in _ROOMS:
         room.register(app)
     return app
 

@@ -19,6 +19,7 @@ from qmtl.cli.invocation import (
 )
 from qmtl.cli.places import Places
 from qmtl.cli.status_text import clock, explain
+from qmtl.cli.time_range import parse_span
 
 if TYPE_CHECKING:
     from qmtl.core.event import AnyEvent
@@ -27,7 +28,6 @@ Account = Annotated[
     str | None, typer.Option("--account", help="Account name, instead of the configured one.")
 ]
 JournalFile = Annotated[Path, typer.Argument(help="A journal file.")]
-_SPANS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _NOT_SHOWN = {"PriceUpdated", "MarkPriceUpdated", "BarClosed", "TimerFired"}
 
 
@@ -178,7 +178,11 @@ def logs(
     if (order is None) == (last is None):
         raise BadInputError("give one of --order ID and --last SPAN")
     source = journal or Places.of(invocation.load().settings, account).journal
-    found = _about_order(source, order) if order is not None else _since(source, _parse_span(last or ""))
+    found = (
+        _about_order(source, order)
+        if order is not None
+        else _since(source, parse_span(last or "", "--last") * 1000)
+    )
     if not found:
         wanted = f"order {order}" if order is not None else f"the last {last}"
         raise CommandFailedError(f"{source}: knows nothing about {wanted}")
@@ -191,13 +195,6 @@ def logs(
         reasons = Counter(r["reason"] for r in found if r["event"] == "DecisionMade")
         shown = " · ".join(f"{count} {reason}" for reason, count in reasons.most_common())
         invocation.say(f"{sum(reasons.values())} closes: {shown or '-'}")
-
-
-def _parse_span(text: str) -> int:
-    number, unit = text[:-1], text[-1:]
-    if unit not in _SPANS or not number.isdigit():
-        raise BadInputError(f"--last: found {text!r}, expected a span such as 10m, 1h or 2d")
-    return int(number) * _SPANS[unit] * 1000
 
 
 def _about_order(path: Path, order: str) -> list[dict[str, Any]]:

@@ -72,3 +72,16 @@ def split_symbol(symbol: str) -> tuple[str, str]:
             return symbol[: -len(quote)], quote
     message = f"symbol {symbol!r} ends with no known quote currency ({', '.join(_QUOTES)})"
     raise ValueError(message)
+
+
+def unify_symbol(text: str, *, is_linear: bool) -> str:
+    """Return the unified symbol of any accepted spelling: `BTC/USDT`, on a linear venue `BTC/USDT:USDT`.
+
+    Other unified symbols (`BTC/USDT:USDT-261225`) stay as they are; ValueError names anything else.
+    """
+    unified = _UNIFIED.match(text.strip().upper())
+    if unified is None and "/" in text:
+        return text.strip()
+    base, quote = (unified[1], unified[2]) if unified else split_symbol(parse_symbol(text))
+    settle = (unified[3] if unified else None) or (quote if is_linear else None)
+    return f"{base}/{quote}:{settle}" if settle else f"{base}/{quote}"

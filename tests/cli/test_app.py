@@ -11,7 +11,8 @@ from qmtl.cli import app
 from tests.cli.command import environment, qmtl
 
 COMMANDS = (
-    "demo trade paper-exchange replay status pause halt flatten resume backup restore config logs set-limit"
+    "demo data trade paper-exchange replay status pause halt flatten resume backup restore config logs "
+    "set-limit"
 )
 
 

@@ -19,10 +19,15 @@ class SealError(ValueError):
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, waiting for it: one writer at a time, released by the kernel when it dies."""
+    """Hold a folder's lock, waiting for it: one writer at a time, released by the kernel when it dies.
+
+    What a writer that died left half written is removed.
+    """
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
+        for left in folder.glob(".*.new"):
+            left.unlink()
         yield
     finally:
         os.close(fd)
@@ -61,7 +66,7 @@ def create_file(path: Path, body: bytes) -> None:
 
 
 def _write_beside(path: Path, body: bytes) -> Path:
-    """Write next to `path` under a name that the next writer overwrites, should this one die."""
+    """Write next to `path` under a name that the next writer removes, should this one die."""
     beside = path.with_name(f".{path.name}.new")
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:

@@ -4,6 +4,8 @@ Read them as attributes, each time they are needed: `runtime.HTTP_TIMEOUT_SECOND
 attribute stands until `reload()`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +39,17 @@ def settings() -> "Settings":
 
         _loaded.append(load())
     return _loaded[0]
+
+
+@contextmanager
+def using(given: "Settings") -> Iterator[None]:
+    """Take these settings, which a command line loaded, for the body."""
+    before = _loaded.copy()
+    _loaded[:] = [given]
+    try:
+        yield
+    finally:
+        _loaded[:] = before
 
 
 def reload() -> None:
