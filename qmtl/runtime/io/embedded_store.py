@@ -62,7 +62,8 @@ class EmbeddedStore:
     """A HistoryStore in one folder, for any number of processes of one machine: one writes, all read.
 
     A write is durable and visible at once and whole when it returns, and not at all when its process is
-    killed before. Rows come back as zero-copy slices of mapped files. `environment` is recorded by the first
+    killed before. Rows come back as zero-copy slices of mapped files, each compared with its hash when it is
+    first mapped. `environment` is recorded by the first
     write, `production` when nobody said otherwise. See HistoryStore for the methods they share.
     """
 
@@ -82,8 +83,8 @@ class EmbeddedStore:
         self._aside = ThreadPoolExecutor(2, thread_name_prefix="store-aside")
         self._is_closed = False
         self._has_swept = False
-        # Files of which this process knows that they are as the catalogue says.
-        self._known: set[str] = set()
+        # For each period the file that this process found to be as the catalogue says, or wrote itself.
+        self._checked: dict[tuple[SeriesKey, int], str] = {}
 
     @property
     def lease_dsn(self) -> str:
@@ -120,6 +121,8 @@ class EmbeddedStore:
         """See HistoryStore; what holds rows stays `rows`, and what is empty for good stays so."""
         resolve_series(key)
         empty = _check_ranges(ranges)
+        if not empty:
+            return
         label = ("empty", 0) if permanent else ("empty_24h", self._clock.now_ms() // 1000)
         below = ("rows",) if permanent else ("rows", "empty")
 
@@ -144,6 +147,26 @@ class EmbeddedStore:
     async def verify(self, key: SeriesKey | None = None) -> list[SegmentFault]:
         """Compare every segment, or those of one series, with its hash; return those that differ."""
         return await self._run(self._reader, lambda: list(self._find_faults(key)))
+
+    async def forget(self, key: SeriesKey, start: int, end: int) -> list[Range]:
+        """Drop the segments that overlap [start, end), damaged or not, with all coverage of their periods.
+
+        Returns those periods: what was there can be fetched again.
+        """
+        check_range(start, end)
+        resolve_series(key)
+
+        def work() -> list[Range]:
+            with self._writing():
+                dropped = self._ledger.find_segments(key, start, end)
+                periods = merge_ranges((one.start, one.end) for one in dropped)
+                if dropped:
+                    with self._ledger.change() as change:
+                        change.forget(change.add_series(key), periods)
+                self._remove(dropped)
+                return periods
+
+        return await self._run(self._writer, work)
 
     async def clear(self) -> None:
         """Forget every row, all coverage, and whose they were."""
@@ -182,7 +205,7 @@ class EmbeddedStore:
         while True:
             segments = self._catalogue.find_segments(key, start, end) if start < end else []
             try:
-                parts = [_slice(map_segment(self.path, segment), start, end) for segment in segments]
+                parts = [_slice(self._map(key, segment), start, end) for segment in segments]
             except FileNotFoundError as error:
                 # A writer replaced it after we asked; if nothing was replaced, it is lost.
                 if segments == tried:
@@ -192,6 +215,12 @@ class EmbeddedStore:
             if not parts:
                 return pl.DataFrame(schema=frame_schema(key))
             return parts[0] if len(parts) == 1 else pl.concat(parts, rechunk=False)
+
+    def _map(self, key: SeriesKey, segment: Segment) -> "pl.DataFrame":
+        is_checked = self._checked.get((key, segment.start)) == segment.file
+        frame = map_segment(self.path, segment, is_checked=is_checked)
+        self._checked[key, segment.start] = segment.file
+        return frame
 
     def _read_coverage(self, key: SeriesKey) -> list[Span]:
         self._check_environment(self._catalogue)
@@ -241,48 +270,37 @@ class EmbeddedStore:
         if fence is not None:
             self._ledger.check_fence(key, touched, fence)
         token = int(self._ledger.read_meta("generation") or 0) + 1
-        added: list[Segment] = []
-        replaced: list[Segment] = []
-        try:
-            self._merge(key, rows, token, added, replaced)
-            with self._ledger.change() as change:
-                self._record_environment(change)
-                change.set_meta("generation", str(token))
-                series = change.add_series(key)
-                change.put_segments(series, added)
-                change.lay("coverage", series, ranges, label, ("rows",) if label[0] == "young" else ())
-                if fence is not None:
-                    change.lay("fences", series, touched, (fence,))
-        except (OSError, StoreError):
-            self._remove(added)
-            raise
-        self._known |= {segment.file for segment in added}
+        # What is written before an error is swept by the next writer: only the catalogue knows what counts.
+        added, replaced = self._merge(key, rows, token) if rows.height else ([], [])
+        with self._ledger.change() as change:
+            self._record_environment(change)
+            change.set_meta("generation", str(token))
+            series = change.add_series(key)
+            change.put_segments(series, added)
+            change.lay("coverage", series, ranges, label, ("rows",) if label[0] == "young" else ())
+            if fence is not None:
+                change.lay("fences", series, touched, (fence,))
+        for segment in added:
+            self._checked[key, segment.start] = segment.file
         self._remove(replaced)
         return rows.height
 
-    def _merge(
-        self,
-        key: SeriesKey,
-        rows: "pl.DataFrame",
-        token: int,
-        added: list[Segment],
-        replaced: list[Segment],
-    ) -> None:
+    def _merge(self, key: SeriesKey, rows: "pl.DataFrame", token: int) -> tuple[list[Segment], list[Segment]]:
+        """Write the segments of rows beside the old ones; return the new and those they replace."""
         import polars as pl
 
+        added: list[Segment] = []
+        replaced: list[Segment] = []
         folder = make_folder(self.path, key)
         for period, part in split_periods(key, rows):
             merged = part
             for old in self._ledger.find_segments(key, *period):
-                # Damage must not get a fresh hash.
-                if old.file not in self._known and (reason := check_segment(self.path, old)):
-                    raise StoreError(f"segment {self.path / old.file} {reason}; run qmtl data verify")
-                merged = order_rows(key, pl.concat([map_segment(self.path, old), part]))
+                # Its hash is compared first: damage must not get a fresh one.
+                merged = order_rows(key, pl.concat([self._map(key, old), part]))
                 replaced.append(old)
-            if not added:
-                (self.path / folder).mkdir(parents=True, exist_ok=True)
             file = f"{folder}/{period[0]}-{token}.arrow"
             added.append(write_segment(self.path, file, period, merged, self._aside))
+        return added, replaced
 
     def _sweep(self) -> None:
         """Remove files the catalogue does not name: of writers that were killed or not done removing."""
@@ -294,7 +312,6 @@ class EmbeddedStore:
     def _remove(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
             (self.path / segment.file).unlink(missing_ok=True)
-            self._known.discard(segment.file)
 
     def _check_environment(self, catalogue: SegmentCatalogue) -> None:
         if self.environment is None:

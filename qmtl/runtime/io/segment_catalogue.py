@@ -10,7 +10,7 @@ from typing import Any
 
 from qmtl.core.ranges import Range
 from qmtl.runtime.io.segment_file import Segment
-from qmtl.runtime.io.span_overlay import Span, join_spans, overlay_spans
+from qmtl.runtime.io.span_overlay import Span, overlay_spans
 from qmtl.runtime.io.sqlite_wal import enter_wal
 from qmtl.runtime.sdk.history import SeriesKey, StaleFenceError, StoreBusyError, StoreError
 
@@ -33,6 +33,7 @@ CREATE TABLE IF NOT EXISTS fences(
 """
 _SERIES = "(SELECT id FROM series WHERE node_id = ? AND interval_s = ?)"
 _SEGMENT = "start_s, end_s, file, first_ts, last_ts, rows, size, digest"
+_NOTHING = ("",)
 _LABELS = {"coverage": "kind, checked_s", "fences": "fence"}
 
 
@@ -203,19 +204,36 @@ class CatalogueChange:
         """Lay ranges with a label over the spans of `coverage` or `fences`; see `overlay_spans`."""
         if not ranges:
             return
+        after = overlay_spans(self._take(table, series, ranges), ranges, label, below=below)
+        self._put(table, series, after)
+
+    def forget(self, series: int, periods: Sequence[Range]) -> None:
+        """Drop the segments of periods and what is said of them."""
+        for start, end in periods:
+            where = "series = ? AND start_s >= ? AND end_s <= ?"
+            self._db.execute(f"DELETE FROM segments WHERE {where}", (series, start, end))
+            before = self._take("coverage", series, [(start, end)])
+            left = overlay_spans(before, [(start, end)], _NOTHING)
+            self._put("coverage", series, [span for span in left if span.label != _NOTHING])
+
+    def _take(self, table: str, series: int, ranges: Sequence[Range]) -> list[Span]:
+        """Remove and return the spans that ranges overlap or touch: those that touch may be joined."""
         first, last = min(start for start, _ in ranges), max(end for _, end in ranges)
-        # Neighbours that only touch are read too, so that they can be joined.
-        where = "series = ? AND start_s <= ? AND end_s >= ?"
-        columns = _LABELS[table]
-        query = f"SELECT start_s, end_s, {columns} FROM {table} WHERE {where}"
-        before = [Span(row[0], row[1], row[2:]) for row in self._db.execute(query, (series, last, first))]
-        after = join_spans(overlay_spans(before, ranges, label, below=below))
-        self._db.execute(f"DELETE FROM {table} WHERE {where}", (series, last, first))
-        marks = ", ".join("?" * (3 + len(label)))
-        rows = [(series, span.start, span.end, *span.label) for span in after]
-        self._db.executemany(f"INSERT INTO {table} VALUES ({marks})", rows)
+        where, values = "series = ? AND start_s <= ? AND end_s >= ?", (series, last, first)
+        rows = self._db.execute(f"SELECT start_s, end_s, {_LABELS[table]} FROM {table} WHERE {where}", values)
+        spans = [Span(row[0], row[1], row[2:]) for row in rows]
+        self._db.execute(f"DELETE FROM {table} WHERE {where}", values)
+        return spans
+
+    def _put(self, table: str, series: int, spans: Sequence[Span]) -> None:
+        for span in spans:
+            marks = ", ".join("?" * (3 + len(span.label)))
+            self._db.execute(
+                f"INSERT INTO {table} VALUES ({marks})", (series, span.start, span.end, *span.label)
+            )
 
     def clear(self) -> None:
-        """Forget every series, and whose rows they were."""
-        for table in ("segments", "coverage", "fences", "series", "meta"):
+        """Forget every series, and whose they were; numbers of files are never used again."""
+        for table in ("segments", "coverage", "fences", "series"):
             self._db.execute(f"DELETE FROM {table}")
+        self._db.execute("DELETE FROM meta WHERE key = 'environment'")

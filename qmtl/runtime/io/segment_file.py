@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SEGMENTS = "segments"
 _HOUR_S, _DAY_S = 3_600, 86_400
 _LONGEST_NAME = 100
+_DIFFERS = "does not match its hash"
 _UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 
 
@@ -103,11 +104,11 @@ def write_segment(store: Path, file: str, period: Range, frame: "pl.DataFrame", 
     return Segment(*period, file, times[0], times[-1], frame.height, len(data), digest)
 
 
-def map_segment(store: Path, segment: Segment) -> "pl.DataFrame":
+def map_segment(store: Path, segment: Segment, *, is_checked: bool) -> "pl.DataFrame":
     """Return a segment's rows over its mapped file, without copying them.
 
-    FileNotFoundError when it is gone, StoreError naming it when its length or format is wrong: rows beyond
-    the end of a mapped file would end the process.
+    FileNotFoundError when it is gone, StoreError naming it when it is damaged. Unless `is_checked` its hash
+    is compared first: a wrong length or offset in a mapped file would not raise but end the process.
     """
     import polars as pl
     import pyarrow as pa
@@ -116,16 +117,22 @@ def map_segment(store: Path, segment: Segment) -> "pl.DataFrame":
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size != segment.size:
-            raise StoreError(f"segment {path} has {size} bytes, not {segment.size}; run qmtl data verify")
-        mapped = pa.py_buffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ))
+            raise _damaged(path, f"has {size} bytes, not {segment.size}")
+        mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+    if not is_checked and hashlib.blake2b(mapped, digest_size=32).digest() != segment.digest:
+        raise _damaged(path, _DIFFERS)
     try:
-        with pa.ipc.open_file(mapped) as reader:
+        with pa.ipc.open_file(pa.py_buffer(mapped)) as reader:
             frame = pl.from_arrow(reader.read_all(), rechunk=False)
-    except pa.ArrowException as error:
-        raise StoreError(f"segment {path} is not readable: {error}; run qmtl data verify") from error
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, f"is not readable: {error}") from error
     if not isinstance(frame, pl.DataFrame) or frame.height != segment.rows:
-        raise StoreError(f"segment {path} does not hold {segment.rows} rows; run qmtl data verify")
+        raise _damaged(path, f"does not hold {segment.rows} rows")
     return frame
+
+
+def _damaged(path: Path, reason: str) -> StoreError:
+    return StoreError(f"segment {path} {reason}; run qmtl data verify")
 
 
 def check_segment(store: Path, segment: Segment) -> str:
@@ -141,7 +148,7 @@ def check_segment(store: Path, segment: Segment) -> str:
         return f"cannot be read: {error.strerror}"
     if size != segment.size:
         return f"has {size} bytes, not {segment.size}"
-    return "" if digest.digest() == segment.digest else "does not match its hash"
+    return "" if digest.digest() == segment.digest else _DIFFERS
 
 
 def sync_folder(path: Path) -> None:

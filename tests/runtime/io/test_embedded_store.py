@@ -161,16 +161,45 @@ async def test_42_verify_names_the_flipped_segment(tmp_path: Path) -> None:
     await store.aclose()
 
 
-async def test_damage_never_gets_a_fresh_hash(tmp_path: Path) -> None:
-    await (await filled(tmp_path)).aclose()
+@pytest.mark.parametrize("key", [MINUTES, TRADES], ids=["bars", "trades"])
+async def test_damage_is_neither_read_nor_given_a_fresh_hash(tmp_path: Path, key: SeriesKey) -> None:
+    rows = minutes(M, 20) if key == MINUTES else trades([(M * 1000 + n, f"{n:030}", 1.0) for n in range(20)])
+    more = minutes(M + 1200, 1) if key == MINUTES else trades([(M * 1000 + 99, "99", 1.0)])
     store = EmbeddedStore(tmp_path)
-    bad = files(store)[1]
-    flip(bad, bad.stat().st_size // 2)
-    with pytest.raises(StoreError, match=f"{bad.name} does not match its hash; run qmtl data verify"):
-        await store.write(MINUTES, minutes(M + 600, 1), covered=[(M + 600, M + 660)])
-    assert await store.coverage(MINUTES) == spans((M - 300, M + 300, "rows"))
-    flip(bad, bad.stat().st_size // 2)
-    await store.write(MINUTES, minutes(M + 600, 1), covered=[(M + 600, M + 660)])
+    await store.write(key, rows, covered=[(M, M + 1200)])
+    await store.aclose()
+    (bad,) = files(store)
+    for position in range(0, bad.stat().st_size, 61):
+        flip(bad, position)
+        store = EmbeddedStore(tmp_path)
+        with pytest.raises(StoreError, match=f"{bad.name} does not match its hash; run qmtl data verify"):
+            await store.read(key, *ALL)
+        with pytest.raises(StoreError, match=f"{bad.name} does not match its hash"):
+            await store.write(key, more, covered=[(M, M + 3600)])
+        assert await store.coverage(key) == spans((M, M + 1200, "rows"))
+        await store.aclose()
+        flip(bad, position)
+    store = EmbeddedStore(tmp_path)
+    await store.write(key, more, covered=[])
+    assert (await store.read(key, *ALL)).height == 21
+    await store.aclose()
+
+
+async def test_a_damaged_segment_can_be_forgotten_and_written_again(tmp_path: Path) -> None:
+    store = await filled(tmp_path)
+    await store.mark_empty(MINUTES, [(M + 300, M + 600)], permanent=True)
+    flip(files(store)[1], 200)
+    (fault,) = await store.verify()
+    month = (M, M + 29 * 86_400)
+    assert (fault.start, fault.end) == month
+    assert await store.forget(fault.key, fault.start, fault.end) == [month]
+    assert await store.verify() == []
+    assert await store.coverage(MINUTES) == spans((M - 300, M, "rows"))
+    assert (await store.read(MINUTES, *ALL)).equals(minutes(M - 300, 5))
+    await store.write(MINUTES, minutes(M, 5), covered=[(M, M + 300)])
+    assert (await store.read(MINUTES, *ALL)).equals(minutes(M - 300, 10))
+    assert await store.forget(SECONDS, 0, 2**33) == []
+    assert len(files(store)) == 2
     await store.aclose()
 
 
