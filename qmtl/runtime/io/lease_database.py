@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from qmtl.engine.owner import find_network_file_system
 from qmtl.runtime.io.sqlite_wal import enter_wal
+from qmtl.runtime.sdk.background import BACKGROUND
 from qmtl.runtime.sdk.history import StoreBusyError, StoreError
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class SqliteDatabase:
 
 
 class PostgresDatabase:
-    """A PostgreSQL database; used from one event loop."""
+    """A PostgreSQL database; its connections live on the background loop, so that any loop may ask."""
 
     backend = "postgresql"
 
@@ -154,6 +155,9 @@ class PostgresDatabase:
 
     async def run(self, script: Callable[[], Script[T]], *, is_write: bool = True) -> T:
         """See LeaseDatabase."""
+        return await asyncio.wrap_future(BACKGROUND.start(self._run(script, is_write=is_write)))
+
+    async def _run(self, script: Callable[[], Script[T]], *, is_write: bool) -> T:
         asyncpg = _load_asyncpg()
         try:
             pool = await self._open()
@@ -195,7 +199,7 @@ class PostgresDatabase:
         """See LeaseDatabase."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            await pool.close()
+            await asyncio.wrap_future(BACKGROUND.start(pool.close()))
 
 
 @cache

@@ -25,7 +25,7 @@ from qmtl.runtime.sdk.lease import (
     claim_whole,
 )
 
-KEEP_MS = 24 * 3_600_000
+KEEP_MS = 3_600_000
 """So long ended leases are remembered: a late holder is told that it lost, not that it never was."""
 _TOKEN_BYTES = 16
 

@@ -1,6 +1,6 @@
 """The client of a `qmtl coordinator`: leases shared by workers on many machines; `lease` has the words."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -17,11 +17,9 @@ from qmtl.runtime.sdk.history import (
 )
 from qmtl.runtime.sdk.lease import Claim, Inspection, Lease, check_claim, claim_whole, log_lease
 
-if TYPE_CHECKING:
-    import aiohttp
-
 __all__ = ["CoordinatorClient", "Lease"]
 
+T = TypeVar("T")
 _PAUSE_MS = 5_000.0
 """So long an unreachable coordinator is not asked for new leases."""
 
@@ -42,7 +40,6 @@ class CoordinatorClient:
     Unreachable is an answer and no error: see `Claim.is_reachable`, and None or false of the other methods;
     the gauge `seamless_coordinator_up` says it too. A refused token raises CoordinatorRefusedError when a
     range is claimed; a renewal under one counts as not delivered: a replaced token can save the lease.
-    Used from one event loop.
     """
 
     def __init__(
@@ -55,7 +52,6 @@ class CoordinatorClient:
         self._token = BearerToken(token)
         self._timeout_s = timeout_s
         self._clock: Clock = clock or SystemClock()
-        self._session: aiohttp.ClientSession | None = None
         self._held: dict[str, _Held] = {}
         self._disputed: dict[tuple[SeriesKey, Range], list[str]] = {}
         self._ask_again_ms = float("-inf")
@@ -85,7 +81,7 @@ class CoordinatorClient:
         body = {"key": name, "start": start, "end": end, "owner": owner, "lease_ms": lease_ms}
         status, answer = await self._ask("POST", "claim", body)
         if status in {200, 409}:
-            claim = _complete_claim(msgspec.json.decode(answer, type=Claim), (start, end), lease_ms)
+            claim = _complete_claim(self._decode(answer, Claim), (start, end), lease_ms)
             return self._take(claim, key, world_id, owner, (start, end))
         if status:
             raise CoordinatorRefusedError(f"coordinator {self.url}: {_say(status, answer)}")
@@ -147,8 +143,7 @@ class CoordinatorClient:
         status, answer = await self._ask("POST", verb, body)
         if status == 200:
             self._log(event, token, ratio, **more)
-            result: dict[str, Any] = msgspec.json.decode(answer)
-            return result
+            return self._decode(answer, dict[str, Any])
         if status in {404, 409}:
             self._log("expired", token, ratio)
             self._held.pop(token, None)
@@ -180,23 +175,28 @@ class CoordinatorClient:
         status, answer = await self._ask("GET", "inspect", query)
         if status != 200:
             raise CoordinatorRefusedError(f"coordinator {self.url}: {_say(status, answer)}")
-        return msgspec.json.decode(answer, type=Inspection)
+        return self._decode(answer, Inspection)
+
+    def _decode(self, answer: bytes, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise CoordinatorRefusedError(f"{self.url} answers as no coordinator does: {error}") from None
 
     async def _ask(self, method: str, verb: str, body: dict[str, Any]) -> tuple[int, bytes]:
         """Return status and body of one request; 0 and the reason when there was no answer to go by."""
         import aiohttp
 
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.DummyCookieJar(), timeout=aiohttp.ClientTimeout(total=self._timeout_s)
-            )
         url = f"{self.url}/v1/leases/{verb}"
         content: dict[str, Any] = {"params" if method == "GET" else "json": body}
         try:
             headers = await self._token.headers()
-            async with self._session.request(
-                method, url, headers=headers, allow_redirects=False, **content
-            ) as response:
+            timeout = aiohttp.ClientTimeout(total=self._timeout_s)
+            # A session each: requests are few, and the next may come from another event loop.
+            async with (
+                aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), timeout=timeout) as session,
+                session.request(method, url, headers=headers, allow_redirects=False, **content) as response,
+            ):
                 status, answer = response.status, await response.read()
         except (aiohttp.ClientError, TimeoutError, TokenUnavailable) as error:
             SEAMLESS.coordinator_up.set(0)
@@ -209,10 +209,7 @@ class CoordinatorClient:
         return status, answer
 
     async def aclose(self) -> None:
-        """See Leases."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        """See Leases; nothing is kept open."""
 
 
 def _complete_claim(claim: Claim, asked: Range, lease_ms: int) -> Claim:

@@ -124,7 +124,8 @@ class LeaseKeeper:
 
     async def _renew(self) -> bool:
         asked_ms = self._clock.real_ms()
-        renewal = self._leases.renew(self.lease.token, self._lease_ms, self.completion_ratio)
+        ratio = min(1.0, max(0.0, self.completion_ratio))
+        renewal = self._leases.renew(self.lease.token, self._lease_ms, ratio)
         if await self._tell(renewal) is None:
             return False
         self._renewed_ms = asked_ms

@@ -350,3 +350,14 @@ def test_many_may_open_a_new_file_at_once(tmp_path: Path) -> None:
             gate = threading.Barrier(6)
             jobs = [threads.submit(claim, tmp_path / f"{number}.db", gate) for _ in range(6)]
             assert sorted(job.result(60) for job in jobs) == [0, 0, 0, 0, 0, 1]
+
+
+def test_a_store_outlives_an_event_loop(place: LeasePlace) -> None:
+    """Scripts run one loop after the other with the same provider."""
+    store = place.open()
+
+    async def claim(start: int) -> int:
+        return len((await store.claim(BARS, start, start + 60, "a", TTL_MS)).leases)
+
+    assert [asyncio.run(claim(start)) for start in (0, 60, 60)] == [1, 1, 0]
+    asyncio.run(store.aclose())

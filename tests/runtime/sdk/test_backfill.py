@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import structlog
+from aiohttp import web
 
 from qmtl.engine.clock import SystemClock
 from qmtl.metrics import SEAMLESS
@@ -252,3 +253,28 @@ async def test_a_cancelled_claim_is_given_back(client: CoordinatorClient, key: S
     async with asyncio.timeout(60):
         while not (await client.claim(key, 0, 600, "b", TTL_MS)).leases:
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("content", ["<html>", "[]", '{"leases": 1}', "\xff"])
+async def test_25_something_else_at_the_address_is_named(content: str) -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=content.encode("latin-1"))
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    client = CoordinatorClient(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    with pytest.raises(CoordinatorRefusedError, match="answers as no coordinator does"):
+        await client.claim(BARS, 0, 600, "a", TTL_MS)
+    await runner.cleanup()
+
+
+def test_a_client_outlives_an_event_loop(coordinator: CoordinatorProcess, key: SeriesKey) -> None:
+    client = CoordinatorClient(coordinator.url, token=coordinator.token("service"), timeout_s=30)
+
+    async def claim() -> int:
+        return len((await client.claim(key, 0, 60, "a", TTL_MS)).leases)
+
+    assert [asyncio.run(claim()) for _ in range(2)] == [1, 0]
