@@ -12,6 +12,7 @@ _HOMES = {
     ),
     "qmtl.runtime.io.artifacts": ("ArtifactReader", "ArtifactRegistrar"),
     "qmtl.runtime.io.embedded_store": ("EmbeddedStore",),
+    "qmtl.runtime.io.ccxt_live_feed": ("CcxtProConfig", "CcxtProLiveFeed"),
     "qmtl.runtime.io.leases": ("LeaseStore",),
     "qmtl.runtime.io.questdb": ("QuestDBStore",),
     "qmtl.runtime.io.rate_limiter": ("RateLimiterConfig", "get_limiter"),

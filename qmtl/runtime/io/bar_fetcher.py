@@ -70,7 +70,7 @@ class BarFetcher(HistoryFetcher):
         """
         check_range(start, end)
         named = self.resolve(node_id, interval)
-        offset = self._offset(interval)
+        offset = self.offset(interval)
         cells = snap_range(start, end, interval, offset)
         if cells[0] == cells[1]:
             return FetchReport(empty_bars(), [], 0)
@@ -87,7 +87,23 @@ class BarFetcher(HistoryFetcher):
             empty = list_empty((cells[0], first), ledger, runs, old_before)
             return FetchReport(frame, empty, job.requests)
 
-    def _offset(self, interval: int) -> int:
+    async def peek(
+        self, since: int, limit: int, *, node_id: str, interval: int
+    ) -> list[tuple[int, float, float, float, float, float]]:
+        """Return the first `limit` bars from `since` on, the forming one too; errors as `fetch_report`."""
+        named = self.resolve(node_id, interval)
+        offset = self.offset(interval)
+
+        async def call() -> "pl.DataFrame":
+            rows = await self._bars.fetch_bars(named.symbol, named.timeframe or "", since * 1000, limit)
+            return parse_bars(rows, interval, offset)
+
+        async with self._job(node_id, interval, named.symbol) as job:
+            page = await self._open_lane().send(job, (since, since + limit * interval), call)
+            return page.filter(page["ts"] >= since).rows()
+
+    def offset(self, interval: int) -> int:
+        """Return where the grid of cells begins."""
         if self._grid_offset_s is not None:
             return self._grid_offset_s % interval
         return WEEK_OFFSET_S if interval == _WEEK_S else 0

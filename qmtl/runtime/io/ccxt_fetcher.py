@@ -41,14 +41,14 @@ class CcxtTradesConfig(FetchSettings):
     """Which trades to fetch and how: the fields of CcxtBackfillConfig without timeframe and grid."""
 
 
-class _CcxtBars(CcxtSession):
+class CcxtBars(CcxtSession):
     """Bars of a ccxt exchange."""
 
     async def fetch_bars(
         self, symbol: str, timeframe: str, since_ms: int, limit: int
     ) -> Sequence[Sequence[Any]]:
         """See BarSource."""
-        if not self.has("fetchOHLCV"):
+        if not self.has("fetchOHLCV") or not self.is_able("fetch_ohlcv"):
             raise NotOffered(f"{self.exchange_id} offers no history of bars")
         offered = getattr(self.api, "timeframes", None)
         if offered and timeframe not in offered:
@@ -75,7 +75,7 @@ class CcxtOHLCVFetcher(BarFetcher):
         rng: Random | None = None,
     ) -> None:
         clock = clock or SystemClock()
-        source = _CcxtBars(
+        source = CcxtBars(
             type(self).__name__,
             config.exchange,
             clock,
@@ -95,7 +95,7 @@ class CcxtOHLCVFetcher(BarFetcher):
         self.config = config
 
 
-class _CcxtTrades(CcxtSession):
+class CcxtTrades(CcxtSession):
     """Trades of a ccxt exchange; Binance's are aggregate trades."""
 
     @property
@@ -125,7 +125,7 @@ class _CcxtTrades(CcxtSession):
         return rows
 
     def _check(self) -> None:
-        if not self.has("fetchTrades"):
+        if not self.has("fetchTrades") or not self.is_able("fetch_trades"):
             raise NotOffered(f"{self.exchange_id} offers no history of trades")
 
 
@@ -146,7 +146,7 @@ class CcxtTradesFetcher(TradeFetcher):
         rng: Random | None = None,
     ) -> None:
         clock = clock or SystemClock()
-        source = _CcxtTrades(
+        source = CcxtTrades(
             type(self).__name__,
             config.exchange,
             clock,

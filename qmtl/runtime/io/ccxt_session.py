@@ -125,6 +125,12 @@ class CcxtSession:
                 # What belonged to another loop is made anew.
                 api.asyncio_loop = None
                 api.open()
+            elif self._given is None and getattr(api, "session", None) is None and hasattr(api, "open"):
+                api.open()
+            session: Any = getattr(api, "session", None)
+            if hasattr(session, "_retry_connection"):
+                # How often a request is sent is decided in one place; aiohttp would send each lost one twice.
+                session._retry_connection = False  # noqa: SLF001
 
     async def close(self) -> None:
         """Close connections; the exchange can be opened again."""
@@ -141,6 +147,10 @@ class CcxtSession:
         """Tell whether the exchange offers a unified ability; a double that does not say is believed."""
         has = getattr(self.api, "has", None)
         return bool(has.get(ability)) if isinstance(has, Mapping) else True
+
+    def is_able(self, method: str) -> bool:
+        """Tell whether the exchange has a method such as fetch_ohlcv."""
+        return callable(getattr(self.api, method, None))
 
     @property
     def rate_limit_ms(self) -> float | None:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _VALUES = tuple(name for name, _ in BAR_COLUMNS[1:])
 _MAX_MS = 10**14
+TradeRow = tuple[int, int, str, float, float, str | None]
+"""ts, ts_ms, id, price, amount, side."""
 
 
 class RowError(ValueError):
@@ -23,6 +25,13 @@ def _schema(columns: Sequence[tuple[str, str]]) -> "dict[str, pl.DataType | type
 
     types: dict[str, type[pl.DataType]] = {"i64": pl.Int64, "f64": pl.Float64, "str": pl.String}
     return {name: types[kind] for name, kind in columns}
+
+
+def frame_live_bars(rows: "Sequence[tuple[Any, ...]]") -> "pl.DataFrame":
+    """Return rows (ts, open, high, low, close, volume, closed) as bars with the Boolean column `closed`."""
+    import polars as pl
+
+    return pl.DataFrame(rows, schema={**_schema(BAR_COLUMNS), "closed": pl.Boolean}, orient="row")
 
 
 def empty_bars() -> "pl.DataFrame":
@@ -96,15 +105,26 @@ def gaps_to_runs(ts: "pl.Series", step: int) -> list[Range]:
 def parse_trades(trades: Sequence[Any]) -> "pl.DataFrame":
     """Return unified trades as a frame, ascending by time and id; RowError for a malformed one.
 
-    A trade without an id is named `~{ts_ms}:{price}:{amount}:{side}:{k}`, k counting equals in these rows:
-    they must begin with a whole millisecond.
+    The rows must begin with a whole millisecond, see `list_trades`.
     """
+    return frame_trades(list_trades(trades, {})) if trades else empty_trades()
+
+
+def frame_trades(rows: Sequence[TradeRow]) -> "pl.DataFrame":
+    """Return trade rows as a frame, ascending by time and id."""
     import polars as pl
 
-    if not trades:
-        return empty_trades()
-    rows = []
-    equals: dict[str, int] = {}
+    frame = pl.DataFrame(rows, schema=_schema(TRADE_COLUMNS), orient="row")
+    return arrange(frame, ["ts_ms", "id"])
+
+
+def list_trades(trades: Sequence[Any], equals: dict[str, int]) -> list[TradeRow]:
+    """Return unified trades as rows of TRADE_COLUMNS; RowError for a malformed one.
+
+    A trade without an id is named `~{ts_ms}:{price}:{amount}:{side}:{k}`, k counting its equals of that
+    millisecond, which `equals` remembers.
+    """
+    rows: list[TradeRow] = []
     for number, trade in enumerate(trades):
         try:
             ts_ms, price, amount = trade["timestamp"], trade["price"], trade["amount"]
@@ -118,8 +138,7 @@ def parse_trades(trades: Sequence[Any]) -> "pl.DataFrame":
             equals[stem] = equals.get(stem, -1) + 1
             name = f"{stem}:{equals[stem]}"
         rows.append((ts_ms // 1000, ts_ms, str(name), float(price), float(amount), side))
-    frame = pl.DataFrame(rows, schema=_schema(TRADE_COLUMNS), orient="row")
-    return arrange(frame, ["ts_ms", "id"])
+    return rows
 
 
 def _is_time(value: object) -> bool:

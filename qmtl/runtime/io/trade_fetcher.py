@@ -1,6 +1,6 @@
 """Trades by pages: by time, and by id where one millisecond holds more of them than a page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from qmtl.core.ranges import snap_range
@@ -96,6 +96,24 @@ class TradeFetcher(HistoryFetcher):
             ]
             return FetchReport(frame, empty, job.requests)
 
+    async def follow(self, start_ms: int, end_ms: int, *, node_id: str) -> "AsyncGenerator[pl.DataFrame]":
+        """Yield the trades of [start_ms, end_ms) page by page, closed or not; errors as `fetch_report`.
+
+        Trades of a page's last millisecond come again with the next one.
+        """
+        named = self.resolve(node_id, 1)
+        async with self._job(node_id, 1, named.symbol) as job:
+            ledger = PageLedger(start_ms, end_ms, HOUR_MS, 1)
+            walk = _TradeWalk(
+                self._trades, self._open_lane(), self._clock, job, self._settings.batch_limit, ledger
+            )
+            at = start_ms
+            while at < end_ms:
+                at = await walk.step(at, end_ms)
+                page = walk.pop()
+                if page.height:
+                    yield page
+
 
 class _TradeWalk:
     """One fetch on its way over the hours of its ledger; times are milliseconds."""
@@ -121,25 +139,33 @@ class _TradeWalk:
         """Ask page after page until [start, end) is settled or found silent."""
         at = start
         while (at := self._ledger.skip(at, end)) < end:
-            page, is_full = await self._ask_page(at, end)
-            last = page["ts_ms"][-1] if page.height else at
-            if page.height:
-                self._frames.append(page)
-                # The last millisecond may be cut in two: it is read again.
-                self._ledger.settle(at, last)
-            if page.height and is_full and last == at:
-                last = await self._ask_by_id(page, (at, end))
-                self._ledger.settle(at, last)
-            if last > at:
-                at = last
-                continue
-            hour_end = min(end, at + HOUR_MS)
-            if page.height:
-                self._ledger.settle(at, at + 1)
-            if at + 1 < hour_end or page.is_empty():
-                after = at + 1 if page.height else at
-                self._ledger.fall_silent(after, hour_end, self._clock.real_ms(), is_second=is_second)
-            at = hour_end
+            at = await self.step(at, end, is_second=is_second)
+
+    async def step(self, at: int, end: int, *, is_second: bool = False) -> int:
+        """Ask one page, or one millisecond by id, and return where to go on."""
+        page, is_full = await self._ask_page(at, end)
+        last: int = page["ts_ms"][-1] if page.height else at
+        if page.height:
+            self._frames.append(page)
+            # The last millisecond may be cut in two: it is read again.
+            self._ledger.settle(at, last)
+        if page.height and is_full and last == at:
+            last = await self._ask_by_id(page, (at, end))
+            self._ledger.settle(at, last)
+        if last > at:
+            return last
+        hour_end = min(end, at + HOUR_MS)
+        if page.height:
+            self._ledger.settle(at, at + 1)
+        if at + 1 < hour_end or page.is_empty():
+            after = at + 1 if page.height else at
+            self._ledger.fall_silent(after, hour_end, self._clock.real_ms(), is_second=is_second)
+        return hour_end
+
+    def pop(self) -> "pl.DataFrame":
+        """Return the trades read since the last time, and forget them."""
+        frames, self._frames = self._frames, []
+        return join_frames(frames, _KEYS, empty_trades())
 
     async def ask_again(self, old_before: int) -> None:
         """Ask a second time for what was found empty, a second later at the earliest."""
