@@ -65,6 +65,7 @@ def _expand(path: Path) -> Path:
 
 
 Share = Annotated[Decimal, BeforeValidator(_strip_percent), Field(gt=0, lt=1, allow_inf_nan=False)]
+Rate = Annotated[Decimal, BeforeValidator(_strip_percent), Field(gt=-1, lt=1, allow_inf_nan=False)]
 Money = Annotated[Decimal, BeforeValidator(_strip_currency), Field(gt=0, allow_inf_nan=False)]
 Quantity = Annotated[Decimal, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -160,22 +161,50 @@ class DecisionSection(Section):
 
 
 class TraderSection(Section):
-    """What is traded, how much, and how; one of quantity, notional and size_pct."""
+    """What is traded, how much, and how; one of quantity, notional, size_pct and volatility_target.
+
+    A volatility target is the yearly standard deviation a position should have, as a share of equity, by the
+    last `volatility_window` closes.
+    """
 
     symbol: Symbol = "BTCUSDT"
     interval: Interval = "1m"
     quantity: Quantity | None = None
     notional: Money | None = None
     size_pct: Share | None = None
+    volatility_target: Annotated[Decimal, BeforeValidator(_strip_percent), Field(gt=0, lt=100)] | None = None
+    volatility_window: Annotated[int, Field(ge=2, le=100_000)] = 1_440
     order_type: Literal["LIMIT", "IOC", "MARKET"] = "LIMIT"
     decision: DecisionSection = Field(default_factory=DecisionSection)
 
     @model_validator(mode="after")
     def _one_size(self) -> "TraderSection":
-        given = [name for name in ("quantity", "notional", "size_pct") if getattr(self, name) is not None]
+        sizes = ("quantity", "notional", "size_pct", "volatility_target")
+        given = [name for name in sizes if getattr(self, name) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other")
         return self
+
+
+class BacktestSection(Section):
+    """What a backtest assumes: first balance, fees as shares of notional, slippage, latency, the fill model.
+
+    `funding` is a file of recorded 8h rates, `funding_marks` one of the mark prices of the same times; runs
+    are kept below `directory`.
+    """
+
+    wallet: Money = Decimal(10_000)
+    fee: Rate = Decimal("0.0004")
+    maker_fee: Rate = Decimal("0.0002")
+    slippage_ticks: Annotated[int, Field(ge=0, le=10_000)] = 1
+    latency_ms: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    latency_sigma: Annotated[float, Field(ge=0, le=5)] = 0.0
+    fill: Literal["next_open", "close"] = "next_open"
+    liquidity: Literal["unlimited", "candle_share"] = "unlimited"
+    funding: LocalPath | None = None
+    funding_marks: LocalPath | None = None
+    seed: int = 7
+    directory: LocalPath = Path("runs")
 
 
 class DemoSection(Section):
@@ -332,6 +361,7 @@ class Settings(Section):
     account: AccountSection = Field(default_factory=AccountSection)
     risk: RiskSection = Field(default_factory=RiskSection)
     trader: TraderSection = Field(default_factory=TraderSection)
+    backtest: BacktestSection = Field(default_factory=BacktestSection)
     demo: DemoSection = Field(default_factory=DemoSection)
     paper_exchange: PaperExchangeSection = Field(default_factory=PaperExchangeSection)
     connectors: ConnectorsSection = Field(default_factory=ConnectorsSection)

@@ -11,6 +11,7 @@ import typer
 
 from qmtl import __version__
 from qmtl.cli import (
+    backtest,
     configuration,
     control,
     coordinator,
@@ -18,6 +19,7 @@ from qmtl.cli import (
     demo,
     direct,
     journal,
+    new,
     paper_exchange,
     tokens,
     trade,
@@ -42,6 +44,8 @@ _CODES = {
     "qmtl.engine.control.ControlRefusedError": BAD_INPUT,
     "qmtl.core.order.DomainViolation": BAD_INPUT,
     "qmtl.engine.loader.StrategyNotFoundError": BAD_INPUT,
+    "qmtl.runtime.sdk.param.StrategyError": BAD_INPUT,
+    "qmtl.runtime.io.run_record.RunNotFoundError": BAD_INPUT,
     "qmtl.trader.prelim.SetupRefusedError": BAD_INPUT,
     "qmtl.runtime.sdk.ohlcv_nodeid.NodeIdError": BAD_INPUT,
     "qmtl.engine.journal.DivergenceError": DIVERGED,
@@ -57,7 +61,9 @@ _CODES = {
 
 _ROOMS = (
     demo,
+    new,
     data,
+    backtest,
     trade,
     paper_exchange,
     control,
@@ -92,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code; errors are one line on stderr."""
-    invocation = Invocation()
+    invocation = Invocation(arguments=tuple(arguments))
     try:
         rest = _take_globals(arguments, invocation)
         if "--version" in rest[:1]:

@@ -32,12 +32,13 @@ class CommandFailedError(RuntimeError):
 
 @dataclass
 class Invocation:
-    """Global options of one run, and how to answer it."""
+    """Global options of one run, its words as they were typed, and how to answer it."""
 
     is_json: bool = False
     is_quiet: bool = False
     is_verbose: bool = False
     config: str | None = None
+    arguments: tuple[str, ...] = ()
 
     def load(self, options: Mapping[str, tuple[str, object]] | None = None) -> "Loaded":
         """Load the configuration; `options` maps --option to (key, value), None values were not given."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from qmtl.cli.invocation import UNSET, BadInputError, Invocation, mint_run_id, refusing
+from qmtl.cli.invocation import BadInputError, Invocation, mint_run_id, refusing
 from qmtl.cli.paper_exchange import parse_seconds, start_logging
 from qmtl.cli.places import Places
+from qmtl.cli.strategy_options import size_option
 
 if TYPE_CHECKING:
     from qmtl.engine.ports import Clock
@@ -43,7 +44,7 @@ def trade(
     from qmtl.trader.session import BOLLINGER, check_consents
 
     invocation: Invocation = ctx.obj
-    loaded = invocation.load({"--symbol": ("trader.symbol", symbol), **_size_option(size)})
+    loaded = invocation.load({"--symbol": ("trader.symbol", symbol), **size_option(size)})
     settings = loaded.settings
     for_s = parse_seconds(seconds)
     domain: Domain = "live" if live else "dryrun"
@@ -133,19 +134,6 @@ async def find_clock(base_url: str) -> "Clock":
         return SystemClock()
     speed = float(state.get("speed", 1))
     return SystemClock() if speed == 1 else ScaledClock(int(state["serverTime"]), speed)
-
-
-def _size_option(size: str | None) -> dict[str, tuple[str, object]]:
-    """Map --size to the key its unit means; an option replaces a size of the file."""
-    if size is None:
-        return {}
-    text = size.strip()
-    names = ["quantity", "notional", "size_pct"]
-    chosen = "size_pct" if text.endswith("%") else "notional" if " " in text else "quantity"
-    others: dict[str, tuple[str, object]] = {
-        f"--size {name}": (f"trader.{name}", UNSET) for name in names if name != chosen
-    }
-    return {**others, "--size": (f"trader.{chosen}", text)}
 
 
 def _require_name(settings: "Settings", name: str, account: str | None) -> None:

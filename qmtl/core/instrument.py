@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import msgspec
 
-from qmtl.core.money import ZERO, ceil_to_step, floor_to_step
+from qmtl.core.money import ZERO, ceil_to_step, dump_decimal, floor_to_step
 
 _QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "BTC", "ETH", "BNB", "USD")
 _UNIFIED = re.compile(r"^([A-Z0-9]{1,20})/([A-Z0-9]{2,10})(?::([A-Z0-9]{2,10}))?$")
@@ -85,3 +85,39 @@ def unify_symbol(text: str, *, is_linear: bool) -> str:
     base, quote = (unified[1], unified[2]) if unified else split_symbol(parse_symbol(text))
     settle = (unified[3] if unified else None) or (quote if is_linear else None)
     return f"{base}/{quote}:{settle}" if settle else f"{base}/{quote}"
+
+
+_PUBLISHED: dict[str, tuple[str, str, str, str, str]] = {
+    # tick, lot, max quantity, max quantity of a market order, minimum notional
+    "BTCUSDT": ("0.10", "0.001", "1000", "120", "100"),
+    "ETHUSDT": ("0.01", "0.001", "10000", "2000", "20"),
+}
+
+
+def list_instrument(
+    symbol: str, price_decimals: int, volume_decimals: int, *, min_notional: Decimal | None = None
+) -> Instrument:
+    """Return the contract of `symbol` where no venue is asked.
+
+    Steps and limits of BTCUSDT and ETHUSDT are those the venue published; other symbols take their steps from
+    the decimals of their candles.
+    """
+    base, quote = split_symbol(symbol)
+    default = (_step(price_decimals), _step(volume_decimals), "1000000", "100000", "5")
+    tick, lot, most, market_most, notional = _PUBLISHED.get(symbol, default)
+    return Instrument(
+        symbol=symbol,
+        base=base,
+        quote=quote,
+        settle=quote,
+        tick_size=Decimal(tick),
+        lot_size=Decimal(lot),
+        min_quantity=Decimal(lot),
+        max_quantity=Decimal(most),
+        market_max_quantity=Decimal(market_most),
+        min_notional=Decimal(notional) if min_notional is None else min_notional,
+    )
+
+
+def _step(decimals: int) -> str:
+    return dump_decimal(Decimal(1).scaleb(-decimals))

@@ -1,15 +1,18 @@
 """Runs the real command in a process of its own."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
+from qmtl.cli.app import run
 from qmtl.engine.clock import SystemClock
 from qmtl.engine.control import ControlError
 from qmtl.engine.control_client import ControlClient
@@ -74,3 +77,19 @@ async def wait_for(home: Path, found: Callable[[dict[str, Any]], Any], limit_s: 
             return status
         await pause(0.1)
     pytest.fail(f"not seen within {limit_s} s: {status}")
+
+
+class Answer(NamedTuple):
+    """What a command printed and its exit code."""
+
+    code: int
+    text: str
+    error: str
+
+
+def run_command(*arguments: str) -> Answer:
+    """Run `qmtl ARGUMENTS` in this process and working directory; quick, where no process matters."""
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        code = run(list(arguments))
+    return Answer(code, out.getvalue().strip(), error.getvalue().strip())

@@ -16,7 +16,7 @@ ALLOWED = {
     "qmtl.runtime.sdk.brokerage.send_policy",
     "qmtl.runtime.sdk.handler_queue",  # calls the author's handlers
     "qmtl.runtime.sdk.node_run",
-    "qmtl.runtime.sdk.strategy_file",  # runs the author's file
+    "qmtl.runtime.sdk.strategy_file",  # runs the author's file and names its faults
     "qmtl.runtime.sdk.publisher_road",  # asks the author's gate
     "qmtl.trader.rt_trader",
 }

@@ -26,8 +26,6 @@ ENTRIES = {
     "qmtl.runtime.sdk.ohlcv_nodeid",
     "qmtl.runtime.io.seamless_provider",
     "qmtl.runtime.sdk.seamless_data_provider",
-    "qmtl.runtime.io.market_file",
-    "qmtl.runtime.sdk.backtest_run",
     "qmtl.runtime.sdk.strategy_file",
     "qmtl.runtime.sdk.ta",
     "qmtl.runtime.sdk.presets",

@@ -4,6 +4,8 @@ import hashlib
 import importlib
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -91,6 +93,24 @@ def find_fault(error: BaseException, path: Path, label: str) -> str:
     return (
         f"{where}: {text}" if isinstance(error, StrategyError) else f"{where}: {type(error).__name__}: {text}"
     )
+
+
+@contextmanager
+def naming_faults(source: StrategySource) -> Iterator[None]:
+    """Turn what the strategy's own code raises into one StrategyError with file and line.
+
+    What our own code raises goes through as it is.
+    """
+    try:
+        yield
+    except StrategyFileError:
+        raise
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        is_theirs = any(frame.filename == str(source.path) for frame in frames)
+        if is_theirs or isinstance(error, StrategyError):
+            raise StrategyFileError(find_fault(error, source.path, source.label)) from error
+        raise
 
 
 def _load_file(path: Path, class_name: str, *, label: str = "", folder: Path | None = None) -> StrategySource:

@@ -1,15 +1,10 @@
-"""The contracts a paper exchange lists, and how exchangeInfo describes them.
-
-Steps and limits of BTCUSDT and ETHUSDT are those the venue published; other symbols take their steps
-from the decimals of their candles.
-"""
+"""How exchangeInfo describes the contracts a paper exchange lists."""
 
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from qmtl.core.instrument import Instrument, split_symbol
-from qmtl.core.money import dump_decimal
+from qmtl.core.instrument import Instrument
 from qmtl.engine.margin import LeverageBracket
 
 ORDER_TYPES = [
@@ -25,37 +20,6 @@ MAX_OPEN_ORDERS = 200
 MAX_ALGO_ORDERS = 200
 PERCENT_BAND = Decimal("0.05")
 """PERCENT_PRICE: how far beyond the mark, on the aggressive side, a limit may stand."""
-
-_KNOWN: dict[str, tuple[str, str, str, str, str]] = {
-    # tick, lot, max quantity, max quantity of a market order, minimum notional
-    "BTCUSDT": ("0.10", "0.001", "1000", "120", "100"),
-    "ETHUSDT": ("0.01", "0.001", "10000", "2000", "20"),
-}
-
-
-def list_instrument(
-    symbol: str, price_decimals: int, volume_decimals: int, *, min_notional: Decimal | None = None
-) -> Instrument:
-    """Return the contract of `symbol`; steps of an unknown one are 1 in its last decimals."""
-    base, quote = split_symbol(symbol)
-    default = (_step(price_decimals), _step(volume_decimals), "1000000", "100000", "5")
-    tick, lot, most, market_most, notional = _KNOWN.get(symbol, default)
-    return Instrument(
-        symbol=symbol,
-        base=base,
-        quote=quote,
-        settle=quote,
-        tick_size=Decimal(tick),
-        lot_size=Decimal(lot),
-        min_quantity=Decimal(lot),
-        max_quantity=Decimal(most),
-        market_max_quantity=Decimal(market_most),
-        min_notional=Decimal(notional) if min_notional is None else min_notional,
-    )
-
-
-def _step(decimals: int) -> str:
-    return dump_decimal(Decimal(1).scaleb(-decimals))
 
 
 def dump_symbol(instrument: Instrument, price_decimals: int) -> dict[str, Any]:

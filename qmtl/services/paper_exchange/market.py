@@ -8,10 +8,10 @@ from itertools import chain
 from typing import NamedTuple
 
 from qmtl.core.bar import Bar
+from qmtl.core.instrument import list_instrument
 from qmtl.core.interval import DAY_MS, FUNDING_MS, INTERVAL_MS
 from qmtl.engine.candle_path import CandlePath, candle_ticks
 from qmtl.services.paper_exchange.candles import MINUTE_MS, load_funding, open_candles
-from qmtl.services.paper_exchange.listing import list_instrument
 from qmtl.services.paper_exchange.settings import MarketSettings
 
 DIFF_LEVELS = 20

@@ -6,11 +6,11 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qmtl.core.instrument import list_instrument
 from qmtl.core.money import ZERO
 from qmtl.core.order import OrderIntent, OrderType, Side, TimeInForce
 from qmtl.services.paper_exchange.accounts import PaperAccount
 from qmtl.services.paper_exchange.errors import VenueError
-from qmtl.services.paper_exchange.listing import list_instrument
 from qmtl.services.paper_exchange.settings import PaperExchangeConfig
 
 BTC = list_instrument("BTCUSDT", 2, 3)

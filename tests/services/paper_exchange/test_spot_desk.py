@@ -7,10 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qmtl.core.fees import MakerTakerFeeModel
-from qmtl.core.instrument import Instrument
+from qmtl.core.instrument import Instrument, list_instrument
 from qmtl.core.order import OrderIntent, OrderType, Side, TimeInForce
 from qmtl.services.paper_exchange.errors import VenueError
-from qmtl.services.paper_exchange.listing import list_instrument
 from qmtl.services.paper_exchange.spot_desk import SpotDesk
 from qmtl.services.paper_exchange.spot_listing import list_spot
 from qmtl.services.paper_exchange.spot_orders import Message, SpotOrder, parse_intent
