@@ -330,6 +330,7 @@ class SeamlessMetrics:
             "seamless_rl_degraded", "1 while the shared bucket is out of reach.", ("limiter",)
         )
         self.coordinator_up = gauge("seamless_coordinator_up", "1 while the coordinator answers.")
+        self.coordinator_up.set(float("nan"))  # none was asked: neither up nor down
         self.cache_bytes = gauge("seamless_cache_resident_bytes", "Bytes of cached rows.")
 
     def series(self, node_id: str, interval: int) -> tuple[str, str]:

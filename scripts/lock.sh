@@ -20,7 +20,10 @@ compile() { # target source options...
 
 compile requirements-dev.lock pyproject.toml --all-extras --group dev --group build
 compile requirements.lock pyproject.toml --group build --constraints requirements-dev.lock
+# What a server runs: history from exchanges, QuestDB and PostgreSQL (operations/compose/Dockerfile).
+compile requirements-server.lock pyproject.toml --extra ccxt --extra questdb --extra postgres --group build \
+  --constraints requirements-dev.lock
 for wanted in tests/outside/requirements/*.in bench/peers/*.in; do
   compile "${wanted%.in}.txt" "$wanted"
 done
-grep -c '==' requirements.lock requirements-dev.lock tests/outside/requirements/*.txt bench/peers/*.txt
+grep -c '==' requirements.lock requirements-server.lock requirements-dev.lock tests/outside/requirements/*.txt bench/peers/*.txt

@@ -179,7 +179,9 @@ def test_the_dashboard_is_strict_json_and_every_query_parses(tmp_path: Path) -> 
         assert len({key for key, _ in pairs}) == len(pairs)
         return dict(pairs)
 
-    board = json.loads((MONITORING / "trader.json").read_text("utf-8"), object_pairs_hook=no_double)
+    board = json.loads(
+        (MONITORING / "dashboards" / "trader.json").read_text("utf-8"), object_pairs_hook=no_double
+    )
     assert len({panel["id"] for panel in board["panels"]}) == len(board["panels"])
     queries = [target["expr"] for panel in board["panels"] for target in panel.get("targets", [])]
     assert len(queries) > 25

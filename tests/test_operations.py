@@ -1,6 +1,7 @@
 """What is deployed keeps the contract's promises: loopback, least rights, stops cleanly, names no secret."""
 
 import configparser
+import json
 import re
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from qmtl.config import walk_keys
+from qmtl.config import load_with_sources
+from qmtl.runtime.io.questdb_link import parse_dsn
 from qmtl.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,8 +69,10 @@ def test_secrets_are_files_and_every_mount_exists() -> None:
 def test_the_trader_stops_as_ctrl_c_and_its_settings_exist() -> None:
     trader = COMPOSE["services"]["trader"]
     assert (trader["stop_signal"], trader["stop_grace_period"]) == ("SIGINT", "60s")
-    known = {f"QMTL_{key.upper().replace('.', '__')}" for key, _ in walk_keys(Settings)}
-    assert set(trader["environment"]) <= known
+    for service in COMPOSE["services"].values():
+        if service["image"] == "qmtl":
+            settings = load_with_sources(environment=service["environment"]).settings
+            assert settings != Settings()
     scrape = yaml.safe_load((OPERATIONS / "monitoring" / "prometheus.yml").read_text("utf-8"))
     port = trader["environment"]["QMTL_CONTROL__PORT"]
     assert scrape["scrape_configs"][0]["static_configs"][0]["targets"] == [f"127.0.0.1:{port}"]
@@ -102,7 +106,47 @@ def test_prometheus_accepts_its_configuration(tmp_path: Path) -> None:
         pytest.skip("promtool is not installed")
     text = (OPERATIONS / "monitoring" / "prometheus.yml").read_text("utf-8")
     (tmp_path / "prometheus.yml").write_text(text.replace("/etc/prometheus/", ""), "utf-8")
-    shutil.copy(OPERATIONS / "monitoring" / "alerts.yml", tmp_path)
+    mounts = COMPOSE["services"]["prometheus"]["volumes"]
+    for name in re.findall(r"/etc/prometheus/(\w+\.yml)", text):
+        assert f"../monitoring/{name}:/etc/prometheus/{name}:ro" in mounts
+        shutil.copy(OPERATIONS / "monitoring" / name, tmp_path)
     command = [program, "check", "config", str(tmp_path / "prometheus.yml")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_grafana_finds_its_data_source_and_every_dashboard() -> None:
+    provisioning = OPERATIONS / "monitoring" / "provisioning"
+    (source,) = yaml.safe_load((provisioning / "datasources" / "prometheus.yml").read_text("utf-8"))[
+        "datasources"
+    ]
+    listens = [text for text in COMPOSE["services"]["prometheus"]["command"] if "listen-address" in text]
+    assert source["url"] == f"http://{listens[0].partition('=')[2]}"
+    (provider,) = yaml.safe_load((provisioning / "dashboards" / "qmtl.yml").read_text("utf-8"))["providers"]
+    mounts = COMPOSE["services"]["grafana"]["volumes"]
+    assert f"../monitoring/dashboards:{provider['options']['path']}:ro" in mounts
+    boards = [
+        json.loads(path.read_text("utf-8")) for path in (OPERATIONS / "monitoring" / "dashboards").iterdir()
+    ]
+    assert len({board["uid"] for board in boards}) == len(boards) == 5
+
+
+def test_services_agree_on_where_they_are() -> None:
+    services = COMPOSE["services"]
+    trader = services["trader"]["environment"]
+    questdb = services["questdb"]["environment"]
+    assert parse_dsn(trader["QMTL_SEAMLESS__QUESTDB_DSN"])[:2] == split_address(questdb["QDB_PG_NET_BIND_TO"])
+    # The store goes to port 9000 of that host by itself.
+    assert questdb["QDB_HTTP_BIND_TO"] == "127.0.0.1:9000"
+    coordinator = services["coordinator"]["environment"]["QMTL_COORDINATOR__BIND__PORT"]
+    assert trader["QMTL_SEAMLESS__COORDINATOR_URL"] == f"http://127.0.0.1:{coordinator}"
+    assert {"--bind 127.0.0.1", "--port 6379"} <= set(services["redis"]["command"])
+    assert trader["QMTL_CONNECTORS__CCXT_RATE_LIMITER_REDIS"] == "redis://127.0.0.1:6379/0"
+    scrape = yaml.safe_load((OPERATIONS / "monitoring" / "prometheus.yml").read_text("utf-8"))
+    jobs = {job["job_name"]: job["static_configs"][0]["targets"] for job in scrape["scrape_configs"]}
+    assert jobs["qmtl-coordinator"] == [f"127.0.0.1:{coordinator}"]
+
+
+def split_address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host, int(port)

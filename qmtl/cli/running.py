@@ -19,7 +19,7 @@ import structlog
 
 from qmtl.cli.invocation import INTERRUPTED, Invocation, now_ms
 from qmtl.cli.places import Places
-from qmtl.metrics import TraderMetrics
+from qmtl.metrics import SEAMLESS, TraderMetrics
 
 if TYPE_CHECKING:
     from qmtl.cli.live_view import LiveView
@@ -199,7 +199,7 @@ class Running:
 
     def _metrics_page(self) -> bytes:
         self._metrics.show(self.trader.desk.status())
-        return self._metrics.render()
+        return self._metrics.render() + SEAMLESS.render()
 
     def _describe_machine(self) -> dict[str, Any]:
         from qmtl.engine.backup import find_backups

@@ -38,25 +38,35 @@ def without_hashes(lock: Path) -> list[str]:
     return [entry.split()[0] for entry in entries if "--hash=sha256:" not in entry]
 
 
-def wanted_by(project: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """What the runtime lock must satisfy, and what the development lock must."""
+SERVER_EXTRAS = ("ccxt", "questdb", "postgres")
+
+
+def wanted_by(project: dict[str, Any]) -> dict[str, list[str]]:
+    """What each lock must satisfy."""
     runtime = project["project"]["dependencies"] + project["dependency-groups"]["build"]
-    extras = [text for extra in project["project"]["optional-dependencies"].values() for text in extra]
-    return runtime, runtime + extras + project["dependency-groups"]["dev"]
+    optional = project["project"]["optional-dependencies"]
+    extras = [text for extra in optional.values() for text in extra]
+    return {
+        "requirements.lock": runtime,
+        "requirements-server.lock": runtime + [text for name in SERVER_EXTRAS for text in optional[name]],
+        "requirements-dev.lock": runtime + extras + project["dependency-groups"]["dev"],
+    }
 
 
 def test_locks_are_current_and_hashed() -> None:
-    runtime, dev = wanted_by(tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8")))
-    assert unmet(ROOT / "requirements.lock", runtime) == []
-    assert unmet(ROOT / "requirements-dev.lock", dev) == []
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    for name, wanted in wanted_by(project).items():
+        assert unmet(ROOT / name, wanted) == []
     for lock in [*ROOT.glob("requirements*.lock"), *ROOT.glob("tests/outside/requirements/*.txt")]:
         assert without_hashes(lock) == []
         assert "://" not in lock.read_text("utf-8"), f"{lock.name} names a host"
 
 
-def test_both_locks_agree() -> None:
-    runtime, dev = pins(ROOT / "requirements.lock"), pins(ROOT / "requirements-dev.lock")
-    assert {name: versions for name, versions in runtime.items() if dev.get(name) != versions} == {}
+def test_the_locks_agree() -> None:
+    dev = pins(ROOT / "requirements-dev.lock")
+    for name in ("requirements.lock", "requirements-server.lock"):
+        locked = pins(ROOT / name)
+        assert {package: found for package, found in locked.items() if dev.get(package) != found} == {}
 
 
 def test_core_install_stays_small() -> None:
