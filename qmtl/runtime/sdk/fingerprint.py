@@ -46,7 +46,7 @@ def fingerprint(
             "end": end,
             "interval": interval,
             "node_id": node_id,
-            "rows": ordered.height,
+            "rows": len(ordered[0]),
             "start": start,
             "version": version,
         },
@@ -63,46 +63,53 @@ def fingerprint(
     return f"sha256:{whole.hexdigest()}"
 
 
-def _checked(frame: "pl.DataFrame", columns: Sequence[tuple[str, str]]) -> "pl.DataFrame":
+def _checked(frame: "pl.DataFrame", columns: Sequence[tuple[str, str]]) -> "list[pl.Series]":
     import polars as pl
 
     types = {"i64": pl.Int64, "f64": pl.Float64, "str": pl.String}
+    schema = frame.schema
     for name, kind in columns:
-        if frame.schema.get(name) != types[kind]:
-            raise ValueError(f"column {name}: expected {types[kind]()}, found {frame.schema.get(name)}")
+        if schema.get(name) != types[kind]:
+            raise ValueError(f"column {name}: expected {types[kind]()}, found {schema.get(name)}")
         if kind == "i64" and frame[name].null_count():
             raise ValueError(f"column {name}: holds nulls")
-    return frame.select(name for name, _ in columns)
+    return [frame[name] for name, _ in columns]
 
 
-def _ordered(frame: "pl.DataFrame", columns: Sequence[tuple[str, str]]) -> "pl.DataFrame":
-    """Return the rows ascending; ties, which a clean frame has not, go by the remaining columns."""
+def _ordered(series: "list[pl.Series]", columns: Sequence[tuple[str, str]]) -> "list[pl.Series]":
+    """Return the columns with rows ascending; ties, which clean rows lack, go by the remaining columns."""
     import polars as pl
 
+    if _ascends(series, columns):
+        return series
+    names = [name for name, _ in columns]
+    return pl.DataFrame(series).sort(names).select(names).get_columns()
+
+
+def _ascends(series: "list[pl.Series]", columns: Sequence[tuple[str, str]]) -> bool:
+    ts = series[0].to_numpy()
     if columns is BAR_COLUMNS:
-        later = pl.col("ts") > pl.col("ts").shift()
-    else:
-        same = pl.col("ts_ms") == pl.col("ts_ms").shift()
-        later = (pl.col("ts_ms") > pl.col("ts_ms").shift()) | (same & (pl.col("id") > pl.col("id").shift()))
-        later = later & (pl.col("ts") >= pl.col("ts").shift())
-    if frame.select(later.all()).item():  # the first row compares with null, which `all` passes over
-        return frame
-    return frame.sort([name for name, _ in columns])
+        return bool((ts[1:] > ts[:-1]).all())
+    ts_ms, ids = series[1].to_numpy(), series[2]
+    if not ((ts[1:] >= ts[:-1]).all() and (ts_ms[1:] >= ts_ms[:-1]).all()):
+        return False
+    same = (ts_ms[1:] == ts_ms[:-1]).nonzero()[0]
+    return bool(not same.size or (ids.gather(same + 1) > ids.gather(same)).fill_null(False).all())
 
 
 def _blocks(
-    frame: "pl.DataFrame", columns: Sequence[tuple[str, str]], length_s: int
+    series: "list[pl.Series]", columns: Sequence[tuple[str, str]], length_s: int
 ) -> Iterator[tuple[int, int, bytes]]:
     import numpy as np
 
-    if not frame.height:
+    if not len(series[0]):
         return
-    numbers = frame["ts"].to_numpy() // length_s
+    numbers = series[0].to_numpy() // length_s
     starts = np.concatenate(([0], np.flatnonzero(numbers[1:] != numbers[:-1]) + 1, [len(numbers)])).tolist()
     for first, last in itertools.pairwise(starts):
         digest = hashlib.sha256()
-        for name, kind in columns:
-            digest.update(_ENCODERS[kind](frame[name].slice(first, last - first)).data)
+        for column, (_, kind) in zip(series, columns, strict=True):
+            digest.update(_ENCODERS[kind](column.slice(first, last - first)).data)
         yield int(numbers[first]), last - first, digest.digest()
 
 
@@ -128,22 +135,33 @@ def _texts(column: "pl.Series") -> "np.ndarray[Any, Any]":
     import numpy as np
     import pyarrow as pa
 
-    lengths = column.str.len_bytes().fill_null(0).to_numpy().astype("<i8")
-    marks = np.where(column.is_null().to_numpy(), _NULL_TEXT, lengths).astype("<u4")
-    array = column.fill_null("").rechunk().to_arrow().cast(pa.large_binary())
-    begin, data = int(array.offset), array.buffers()[2]
-    first = int(np.frombuffer(array.buffers()[1], "<i8", count=1, offset=8 * begin)[0])
-    total = int(lengths.sum())
-    ends = np.cumsum(lengths)
-    places = (ends - lengths) + 4 * np.arange(len(lengths))
-    out = np.empty(total + 4 * len(lengths), np.uint8)
-    is_text = np.ones(len(out), np.bool_)
-    heads = (places[:, None] + np.arange(4)).ravel()
-    is_text[heads] = False
-    out[heads] = marks.view(np.uint8)
-    if total:
-        out[is_text] = np.frombuffer(data, np.uint8, count=total, offset=first)
-    return out
+    count = len(column)
+    marks = column.str.len_bytes().fill_null(_NULL_TEXT).to_numpy().astype("<u4")
+    texts = column.fill_null("").to_arrow().cast(pa.large_binary())
+    if count and marks.min() == marks.max() != _NULL_TEXT:
+        # Ids mostly have one length: a table of bytes.
+        width = int(marks[0])
+        first = np.frombuffer(texts.buffers()[1], "<i8")[texts.offset] if width else 0
+        table = np.empty((count, 4 + width), np.uint8)
+        table[:, :4] = marks.view(np.uint8).reshape(count, 4)
+        if width:
+            data = np.frombuffer(texts.buffers()[2], np.uint8, count=count * width, offset=int(first))
+            table[:, 4:] = data.reshape(count, width)
+        return table
+    return _join(marks, texts)
+
+
+def _join(marks: "np.ndarray[Any, Any]", texts: Any) -> "np.ndarray[Any, Any]":
+    """Return marks and texts in turn: a fresh Arrow array keeps its values one behind the other."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    count = len(marks)
+    heads = pa.Array.from_buffers(pa.binary(4), count, [None, pa.py_buffer(marks)]).cast(pa.large_binary())
+    joined = pc.binary_join_element_wise(heads, texts, pa.scalar(b"", pa.large_binary()))
+    total = int(np.where(marks == _NULL_TEXT, 0, marks).sum(dtype="i8")) + 4 * count
+    return np.frombuffer(joined.buffers()[2], np.uint8, count=total)
 
 
 _ENCODERS = {"i64": _whole_numbers, "f64": _numbers, "str": _texts}
