@@ -1,7 +1,8 @@
 """Runs the snippets of a page as a reader would, in a process whose published hosts are on loopback.
 
 Reads {"hosts": {"broker": port}, "snippets": [text], "after": [text]} from stdin; each snippet runs unchanged
-in a namespace of its own, then its `after` in the same namespace. Every line `after` prints is the report.
+in a namespace of its own, after its `before` where there is one and before its `after`. A host may be given
+with the port of the page, as "localhost:8812". Every line `after` prints is the report.
 """
 
 import ast
@@ -18,8 +19,9 @@ def map_hosts(hosts: dict[str, int]) -> None:
     ask = socket.getaddrinfo
 
     def find(host: Any, port: Any, *rest: Any, **kw: Any) -> Any:
-        if host in hosts:
-            return ask("127.0.0.1", hosts[host], *rest, **kw)
+        mapped = hosts.get(f"{host}:{port}", hosts.get(host))
+        if mapped is not None:
+            return ask("127.0.0.1", mapped, *rest, **kw)
         if host in {"127.0.0.1", "localhost", "::1", None}:
             return ask(host, port, *rest, **kw)
         raise OSError(f"{host} is no host of this page")
@@ -30,9 +32,10 @@ def map_hosts(hosts: dict[str, int]) -> None:
 async def main() -> None:
     work = json.load(sys.stdin)
     map_hosts(work["hosts"])
-    for number, (text, after) in enumerate(zip(work["snippets"], work["after"], strict=True)):
+    before = work.get("before") or [""] * len(work["snippets"])
+    for number, parts in enumerate(zip(before, work["snippets"], work["after"], strict=True)):
         space: dict[str, Any] = {"__name__": f"snippet_{number}"}
-        for part in (text, after):
+        for part in parts:
             # `await` at the top level is what the page writes; notebooks allow it too.
             code = compile(part, f"snippet {number}", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
             result = eval(code, space)

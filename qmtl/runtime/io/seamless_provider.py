@@ -1,7 +1,6 @@
 """The provider as the guide uses it: its store, leases and artifacts from an address or the configuration."""
 
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from qmtl.engine.ports import Clock, Random
 from qmtl.runtime.io.artifacts import ArtifactReader, ArtifactRegistrar
 from qmtl.runtime.io.embedded_store import EmbeddedStore
 from qmtl.runtime.io.leases import LeaseStore
+from qmtl.runtime.io.questdb import QuestDBStore
 from qmtl.runtime.sdk import runtime
 from qmtl.runtime.sdk.availability import BackfillConfig, CacheConfig, DataAvailabilityStrategy
 from qmtl.runtime.sdk.backfill import CoordinatorClient
@@ -22,7 +22,6 @@ from qmtl.runtime.sdk.seamless_data_provider import SeamlessDataProvider
 from qmtl.runtime.sdk.sla import SLAPolicy
 
 _QUESTDB = ("postgresql://", "questdb://")
-_QUESTDB_HOME = "qmtl.runtime.io.questdb"
 _EMBEDDED = "embedded:"
 _log = structlog.get_logger("qmtl.seamless")
 
@@ -51,7 +50,7 @@ def open_store(
         store = EmbeddedStore(Path(dsn.removeprefix(_EMBEDDED)).expanduser(), clock=clock)
     elif dsn.startswith(_QUESTDB):
         name = f"{table or 'ohlcv'}__test" if is_test else table or "ohlcv"
-        store = import_module(_QUESTDB_HOME).QuestDBStore(dsn, table=name, clock=clock)
+        store = QuestDBStore(dsn, table=name, clock=clock)
     else:
         scheme = dsn.partition(":")[0]
         raise ValueError(f"store address {scheme}:…: expected postgresql://, questdb:// or embedded:PATH")

@@ -185,7 +185,6 @@ async def test_41_questdb_down_is_said_with_its_address(
     configure: Callable[..., None], free_port: int
 ) -> None:
     """Acceptance 41: the FAQ's text, and nothing falls back."""
-    pytest.importorskip("qmtl.runtime.io.questdb")
     async with EnhancedQuestDBProvider(
         f"postgresql://127.0.0.1:{free_port}/qmtl", fetcher=guide_fetcher()
     ) as provider:
