@@ -67,7 +67,7 @@ class Reader:
             "QMTL_SEAMLESS__QUESTDB_HTTP": self.questdb.http,
         }
         child = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-W", "error", "-m", "tests.seeds.snippet_process"),
+            *(sys.executable, "-m", "tests.seeds.snippet_process"),
             cwd=self.home,
             env=environment,
             stdin=asyncio.subprocess.PIPE,
