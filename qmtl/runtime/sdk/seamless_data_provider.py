@@ -106,6 +106,7 @@ class SeamlessDataProvider:
         rng: Random | None = None,
     ) -> None:
         settings = runtime.settings().seamless
+        SEAMLESS.max_series = settings.metrics_max_series
         presets = load_presets(settings.presets_file)
         self.clock: Clock = clock or SystemClock()
         self.rng: Random = rng or SystemRandom()
