@@ -8,7 +8,8 @@ Prices, lots and money are whole numbers inside (`kernel_loop`), so results are 
 
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
-from math import gcd, inf
+from functools import cached_property
+from math import gcd, inf, isnan
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from qmtl.core.fees import MakerTakerFeeModel
 from qmtl.core.instrument import Instrument
 from qmtl.core.money import parse_decimal
+from qmtl.engine.margin import find_bracket, standard_brackets
 from qmtl.engine.simulated_venue import FillMode
 
 if TYPE_CHECKING:
@@ -29,8 +31,9 @@ Flags = npt.NDArray[np.bool_]
 
 _FEE_STEP = Decimal("1E-8")
 _FRACTIONS = 10**18
-_SHARES = 10**9
+_BILLION = 10**9
 _LARGEST = 2**62
+YEAR_MS = 365 * 86_400_000
 _FINEST = 10
 _NEAR = 1e-3
 """A price this near to a whole number of steps is one: the rest is how floats write decimals."""
@@ -62,13 +65,15 @@ class Columns(NamedTuple):
 
 
 class Sizing(msgspec.Struct, frozen=True):
-    """How large an entry is: base units, quote units, or a fraction of equity at the deciding close.
+    """How large an entry is, judged at the deciding close.
 
-    With kind `equity`, `scale` of a run multiplies the fraction by row (volatility targeting).
+    `value` is base units, quote units, a fraction of equity, or the yearly standard deviation the position
+    should have as a fraction of equity, measured over the last `window` log returns.
     """
 
-    kind: Literal["quantity", "notional", "equity"] = "quantity"
+    kind: Literal["quantity", "notional", "equity", "volatility"] = "quantity"
     value: Decimal = Decimal(1)
+    window: int = 1_440
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +88,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Funding(NamedTuple):
-    """Payments: exchange time, rate as a fraction of notional, mark price; ascending in time."""
+    """Payments, ascending in time: when due, rate as a fraction of notional, mark (NaN: the next open)."""
 
     at_ms: Whole
     rate: Floats
@@ -140,13 +145,29 @@ class KernelMarket:
         self.value = int(lot_value / self.money_step)
         self.funding = self._place_funding(funding)
 
+    @cached_property
+    def interval_ms(self) -> int:
+        """Length of a candle: the smallest distance of two opens."""
+        opens = self.candles.open_ms
+        return int(np.diff(opens).min()) if opens.size > 1 else 60_000
+
+    @cached_property
+    def squares(self) -> Floats:
+        """Squared log return of each close, the first 0."""
+        from qmtl.engine.kernel_loop import square_returns
+
+        return square_returns(self.candles.close)
+
     def _place_funding(self, funding: Funding | None) -> Whole:
         """Return (row before whose open it is paid, whole, part / 1e18) fee steps for one lot."""
         if funding is None:
             return np.empty((0, 3), np.int64)
         rows = np.searchsorted(self.candles.open_ms, funding.at_ms, side="left")
         placed = []
-        for row, rate, mark in zip(rows.tolist(), funding.rate.tolist(), funding.mark.tolist(), strict=True):
+        for row, rate, known in zip(rows.tolist(), funding.rate.tolist(), funding.mark.tolist(), strict=True):
+            if not 0 < row < self.close.size:
+                continue
+            mark = self.candles.open[row].item() if isnan(known) else known
             lot = parse_decimal(rate, "funding rate") * parse_decimal(mark, "mark") * self.instrument.lot_size
             exact = int(lot / _FEE_STEP * _FRACTIONS)
             whole, part = divmod(abs(exact), _FRACTIONS)
@@ -156,7 +177,7 @@ class KernelMarket:
 
     def terms(self, conditions: Conditions, stop: float = 0.0, target: float = 0.0) -> "Terms":
         """Return `conditions` as whole numbers; KernelError where they leave what 64 bits hold."""
-        from qmtl.engine.kernel_loop import FIXED, NOTIONAL, SHARE, Terms
+        from qmtl.engine.kernel_loop import FIXED, NOTIONAL, SHARE, VOLATILITY, Terms
 
         one, fees, sizing = self.instrument, conditions.fees, conditions.sizing
         lot_value = self.price_step * one.lot_size
@@ -168,12 +189,16 @@ class KernelMarket:
         top = int(self.high.max(initial=1))
         if max_lots * top * max(self.value, 2 * abs(taker_up), 2 * abs(maker_up), 1) > _LARGEST:
             raise KernelError(f"{one.symbol}: prices, steps and fees of this market exceed 64 bits")
-        kinds = {"quantity": FIXED, "notional": NOTIONAL, "equity": SHARE}
-        size = 0
-        if sizing.kind == "quantity":
-            size = int(sizing.value / one.lot_size)
-        elif sizing.kind == "notional":
-            size = int(sizing.value / self.money_step)
+        kinds = {"quantity": FIXED, "notional": NOTIONAL, "equity": SHARE, "volatility": VOLATILITY}
+        steps = {"quantity": one.lot_size, "notional": self.money_step}
+        size = int(sizing.value / steps.get(sizing.kind, Decimal(1) / _BILLION))
+        if sizing.value <= 0 or (sizing.kind not in steps and size > 9 * _BILLION):
+            raise KernelError(f"size: {sizing.kind} {sizing.value} is not above 0, or too large")
+        brackets = standard_brackets(one.maintenance_rate)
+        caps = [bracket.cap for bracket in brackets if bracket.max_leverage >= conditions.leverage]
+        if not caps:
+            raise KernelError(f"leverage: {conditions.leverage} is more than {one.symbol} allows")
+        long_ruin, short_ruin = _ruin(conditions.leverage, find_bracket(brackets, 4 * conditions.wallet).rate)
         return Terms(
             wallet=int(conditions.wallet / self.money_step),
             tick=int(one.tick_size / self.price_step),
@@ -187,6 +212,11 @@ class KernelMarket:
             target=_fraction(target, "target"),
             sizing=kinds[sizing.kind],
             size=size,
+            max_value=int(max(caps) / self.money_step),
+            ruin_long=long_ruin,
+            ruin_short=short_ruin,
+            window=sizing.window,
+            bars_a_year=YEAR_MS / self.interval_ms,
             min_lots=int(one.min_quantity / one.lot_size) or 1,
             max_lots=max_lots,
             min_value=int(one.min_notional / self.money_step),
@@ -202,13 +232,12 @@ def run(
     *,
     stop: float = 0.0,
     target: float = 0.0,
-    scale: Floats | None = None,
     rows: slice = slice(None),
     marks: Whole | None = None,
 ) -> KernelRun:
     """Trade `columns` over `rows` of `market`, flat at the first of them.
 
-    `columns` and `scale` are as long as the market. `stop` and `target` are fractions of the entry fill, 0
+    `columns` are as long as the market. `stop` and `target` are fractions of the entry fill, 0
     for none. Row numbers of trades and of `marks` (ascending; None: every row) count from the first of
     `rows`. KernelError where a column has another length or is not boolean.
     """
@@ -229,13 +258,15 @@ def run(
     trades = np.empty((room, kernel_loop.TRADE_COLUMNS), np.int64)
     equity = np.empty(marks.size, np.int64)
     counts = np.zeros(kernel_loop.COUNTERS, np.int64)
-    shares = _shares(conditions.sizing, scale, begin, end)
     kernel_loop.trade(
         market.open[begin:end], market.high[begin:end], market.low[begin:end], market.close[begin:end],
         cut.long, cut.short, cut.exit_long, cut.exit_short,
-        terms, shares, funding, marks, trades, equity, counts,
+        terms, market.squares[begin:end], funding, marks, trades, equity, counts,
     )  # fmt: skip
-    conflicts, refusals, bars_held, turnover, closed, is_open = counts.tolist()
+    conflicts, refusals, bars_held, turnover, closed, is_open, ruined = counts.tolist()
+    if ruined:
+        when = np.datetime64(int(market.candles.open_ms[begin + ruined - 1]), "ms")
+        raise KernelError(f"a position may be liquidated in the bar of {when}; the event tier knows")
     return KernelRun(market, trades[: closed + is_open], equity, conflicts, refusals, bars_held, turnover)
 
 
@@ -268,15 +299,6 @@ def run_batch(
         yield from pool.map(one, jobs)
 
 
-def _shares(sizing: Sizing, scale: Floats | None, begin: int, end: int) -> Whole:
-    if sizing.kind != "equity":
-        return np.zeros(1, np.int64)
-    share = int(sizing.value * _SHARES)
-    if scale is None:
-        return np.array([share], np.int64)
-    return (scale[begin:end] * share).astype(np.int64)
-
-
 def _count_steps(prices: Sequence[Floats], tick: Decimal) -> tuple[Decimal, list[Whole]]:
     """Return the price step, and every column counted in it."""
     from qmtl.engine.kernel_loop import count_steps
@@ -296,6 +318,14 @@ def _count_steps(prices: Sequence[Floats], tick: Decimal) -> tuple[Decimal, list
     if bad.size:
         raise KernelError(f"candles: a price is {bad[0]}")
     raise KernelError(f"candles: prices do not lie on steps of {step}; round them to the tick {tick}")
+
+
+def _ruin(leverage: int, rate: Decimal) -> tuple[int, int]:
+    """Return how far (1e-9 of the entry) against a long and a short an isolated one may be liquidated."""
+    share = Decimal(1) / leverage
+    long = 1 - (1 - share) / (1 - rate)
+    short = (1 + share) / (1 + rate) - 1
+    return int(long * _BILLION), int(short * _BILLION)
 
 
 def _fraction(value: float, name: str) -> int:

@@ -5,6 +5,7 @@ fees, lots and prices need: every result is exact, as the event tier's decimals 
 these numbers and turns results back.
 """
 
+from math import log, sqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -17,16 +18,17 @@ Flags = npt.NDArray[np.bool_]
 
 BILLION = 1_000_000_000
 """Fractions are whole numbers of 1e-18, worked in two digits of this base."""
+LARGEST = 2**63 - 1
 FARTHEST = 9e9
 """Prices are counted in fewer steps than this."""
 STOP, TARGET, SIGNAL, REVERSAL, OPEN = 1, 2, 3, 4, 0
 """Why a trade ended; OPEN: it did not."""
-FIXED, NOTIONAL, SHARE = 0, 1, 2
-"""What `Terms.size` means: lots, money, or the share of equity given by bar."""
+FIXED, NOTIONAL, SHARE, VOLATILITY = range(4)
+"""What `Terms.size` means: lots, money, a share of equity, or yearly volatility as one (both in 1e-9)."""
 ENTRY_ROW, EXIT_ROW, DIRECTION, LOTS, ENTRY, EXIT, FEES, FUNDING, REASON = range(9)
 TRADE_COLUMNS = 9
-CONFLICTS, REFUSALS, BARS_HELD, TURNOVER, TRADES, IS_OPEN = range(6)
-COUNTERS = 6
+CONFLICTS, REFUSALS, BARS_HELD, TURNOVER, TRADES, IS_OPEN, RUINED = range(7)
+COUNTERS = 7
 
 
 class Terms(NamedTuple):
@@ -47,7 +49,12 @@ class Terms(NamedTuple):
     min_lots: int
     max_lots: int
     min_value: int  # money
+    max_value: int  # money
     leverage: int
+    ruin_long: int  # 1e-9 of the entry: so far against it a position may be liquidated
+    ruin_short: int
+    window: int  # closes that volatility is measured over
+    bars_a_year: float
     fills_at_close: int
 
 
@@ -65,6 +72,16 @@ def count_steps(prices: Floats, scale: float, steps: Whole) -> float:
         worst = max(worst, distance)
         steps[row] = np.int64(whole)
     return worst
+
+
+@njit(cache=True, nogil=True)
+def square_returns(close: Floats) -> Floats:
+    """Return the squared log return of each close, the first 0."""
+    squares = np.zeros(close.size)
+    for row in range(1, close.size):
+        change = log(close[row] / close[row - 1])
+        squares[row] = change * change
+    return squares
 
 
 @njit(cache=True, nogil=True)
@@ -135,36 +152,76 @@ def _leave(
 
 @njit(cache=True, nogil=True)
 def _enter(
-    row: int, price: int, lots: int, terms: Terms, memory: Whole, trades: Whole, counts: Whole
+    row: int, market: int, lots: int, terms: Terms, memory: Whole, trades: Whole, counts: Whole
 ) -> None:
-    """Open `lots` (negative: short) at `price` and set stop and target."""
-    size, direction = abs(lots), (1 if lots > 0 else -1)
+    """Open `lots` (negative: short) at market price `market`, and set stop and target."""
+    size, way = abs(lots), (1 if lots > 0 else -1)
+    price = taken(market, way, terms)
     fee = fee_of(price, size, terms.taker_up, terms.fee_down, terms.fee_step)
     memory[_WALLET] -= fee
     memory[_HELD] = lots
     memory[_COST] = lots * price * terms.value
-    memory[_STOP] = level(price, terms.stop, -direction, terms.tick) if terms.stop else 0
-    memory[_TARGET] = level(price, terms.target, direction, terms.tick) if terms.target else 0
+    stop = level(price, terms.stop, -way, terms.tick) if terms.stop else 0
+    target = level(price, terms.target, way, terms.tick) if terms.target else 0
+    memory[_STOP], memory[_TARGET] = max(stop, 0), max(target, 0)
     at = counts[TRADES]
-    trades[at, ENTRY_ROW], trades[at, EXIT_ROW], trades[at, DIRECTION] = row, -1, direction
+    trades[at, ENTRY_ROW], trades[at, EXIT_ROW], trades[at, DIRECTION] = row, -1, way
     trades[at, LOTS], trades[at, ENTRY], trades[at, EXIT] = size, price, 0
     trades[at, FEES], trades[at, FUNDING], trades[at, REASON] = fee, 0, OPEN
     counts[TURNOVER] += size * price * terms.value
+    if stop > 0 and (stop - market) * way >= 0:
+        # The venue refuses a stop that would trigger at once; the position is closed instead.
+        _leave(row, taken(market, -way, terms), STOP, 0, terms, memory, trades, counts)
+    elif target > 0 and (market - target) * way >= 0:
+        # A target less than a tick away crosses as it is placed, at its limit or better.
+        price = taken(market, -way, terms)
+        price = max(price, target) if way > 0 else min(price, target)
+        _leave(row, price, TARGET, 0, terms, memory, trades, counts)
 
 
 @njit(cache=True, nogil=True)
-def _sized(price: int, share: int, equity: int, terms: Terms) -> int:
-    """Return the lots of an entry judged at `price`, 0 where the venue would refuse them."""
+def _volatility(row: int, squares: Floats, terms: Terms) -> int:
+    """Return the yearly deviation of the log returns that end at `row` in 1e-9, 0 without two closes."""
+    first = max(1, row + 1 - terms.window)
+    total = 0.0
+    for at in range(first, row + 1):
+        total += squares[at]
+    if row < first:
+        return 0
+    return int(np.rint(sqrt(total / (row + 1 - first) * terms.bars_a_year) * BILLION))
+
+
+@njit(cache=True, nogil=True)
+def _scaled(amount: int, share: int, base: int) -> int:
+    """Return amount x share / base rounded down; both below 1e10."""
+    rest = amount % base
+    if base <= LARGEST // share:
+        return amount // base * share + rest * share // base
+    # Above 900 % a year: the product leaves 64 bits, and a float errs by less than a unit of money.
+    return amount // base * share + int(rest / base * share)
+
+
+@njit(cache=True, nogil=True)
+def _sized(row: int, price: int, equity: int, squares: Floats, terms: Terms) -> int:
+    """Return the lots of an entry judged at `price`, 0 where they are fewer than the least."""
     lots = terms.size
     if terms.sizing != FIXED:
         budget = terms.size
-        if terms.sizing == SHARE:
-            budget = equity // BILLION * share + equity % BILLION * share // BILLION
-        lots = budget // (price * terms.value) if budget > 0 else 0
-    value = lots * price * terms.value
-    if lots < terms.min_lots or lots > terms.max_lots or value < terms.min_value:
-        return 0
-    return lots if value <= equity * terms.leverage else 0
+        if terms.sizing != NOTIONAL:
+            base = BILLION if terms.sizing == SHARE else _volatility(row, squares, terms)
+            equity = max(equity, 0)
+            budget = _scaled(equity, terms.size, base) if base else 0
+        lots = budget // (price * terms.value)
+    return lots if lots >= terms.min_lots and lots * price * terms.value >= terms.min_value else 0
+
+
+@njit(cache=True, nogil=True)
+def _is_taken(lots: int, price: int, wallet: int, terms: Terms) -> bool:
+    """Tell whether a flat account can open `lots` at market price `price`."""
+    value = abs(lots) * price * terms.value
+    if abs(lots) > terms.max_lots or value < terms.min_value or value > terms.max_value:
+        return False
+    return value <= wallet * terms.leverage
 
 
 @njit(cache=True, nogil=True)
@@ -182,7 +239,11 @@ def _meet_open(row: int, opened: int, terms: Terms, memory: Whole, trades: Whole
             _leave(row, taken(opened, -way, terms), why, 0, terms, memory, trades, counts)
     lots = memory[_ENTERS]
     if lots:
-        _enter(row, taken(opened, 1 if lots > 0 else -1, terms), lots, terms, memory, trades, counts)
+        # A reversal is sent, and so judged, once the exit before it has filled.
+        if held and not _is_taken(lots, opened, memory[_WALLET], terms):
+            counts[REFUSALS] += 1
+        else:
+            _enter(row, opened, lots, terms, memory, trades, counts)
     memory[_LEAVES] = memory[_ENTERS] = 0
 
 
@@ -194,6 +255,11 @@ def _meet_inside(
     way = 1 if memory[_HELD] > 0 else -1
     worst, best = (low, high) if way > 0 else (high, low)
     stop, target = memory[_STOP], memory[_TARGET]
+    entry = trades[counts[TRADES], ENTRY]
+    reached = worst if not stop or (worst - stop) * way > 0 else stop
+    ruin = terms.ruin_long if way > 0 else terms.ruin_short
+    if (entry - reached) * way * BILLION >= ruin * entry and not counts[RUINED]:
+        counts[RUINED] = row + 1
     if stop and (stop - worst) * way >= 0:
         _leave(row, taken(stop, -way, terms), STOP, 0, terms, memory, trades, counts)
     elif target and (best - target) * way >= 0:
@@ -202,7 +268,7 @@ def _meet_inside(
 
 @njit(cache=True, nogil=True)
 def _decide(
-    row: int, price: int, wants: int, leaves: int, share: int,
+    row: int, price: int, wants: int, leaves: int, squares: Floats,
     terms: Terms, memory: Whole, trades: Whole, counts: Whole,
 ) -> None:  # fmt: skip
     """Send what the signals at a close ask for; `wants` 1 long, -1 short, 0 nothing."""
@@ -212,8 +278,10 @@ def _decide(
     lots = 0
     if wants:
         worth = memory[_WALLET] + held * price * terms.value - memory[_COST]
-        lots = wants * _sized(price, share, worth, terms)
-        counts[REFUSALS] += 0 if lots else 1
+        lots = wants * _sized(row, price, worth, squares, terms)
+        if not lots or (not held and not _is_taken(lots, price, memory[_WALLET], terms)):
+            lots = 0
+            counts[REFUSALS] += 1
     if not terms.fills_at_close:
         memory[_ENTERS], memory[_LEAVES] = lots, leaves
         return
@@ -221,7 +289,10 @@ def _decide(
         why = REVERSAL if lots else SIGNAL
         _leave(row, taken(price, -1 if held > 0 else 1, terms), why, 0, terms, memory, trades, counts)
     if lots:
-        _enter(row, taken(price, wants, terms), lots, terms, memory, trades, counts)
+        if held and not _is_taken(lots, price, memory[_WALLET], terms):
+            counts[REFUSALS] += 1
+        else:
+            _enter(row, price, lots, terms, memory, trades, counts)
 
 
 @njit(cache=True, nogil=True)
@@ -245,14 +316,14 @@ def _fund(
 def trade(
     opened: Whole, high: Whole, low: Whole, close: Whole,
     long: Flags, short: Flags, exit_long: Flags, exit_short: Flags,
-    terms: Terms, shares: Whole, funding: Whole, marks: Whole,
+    terms: Terms, squares: Floats, funding: Whole, marks: Whole,
     trades: Whole, equity: Whole, counts: Whole,
 ) -> None:  # fmt: skip
     """Trade every row; see engine.kernel.run for the meaning.
 
-    `shares` holds the share of equity an entry takes in 1e-9, by row or once. `funding` rows are (row before
-    whose open it is paid, whole, part). `equity` takes the equity at the close of each row of `marks`, both
-    ascending. `trades` has room for every entry signal.
+    `squares` are the squared log returns by row, read for a volatility target only. `funding` rows are (row
+    before whose open it is paid, whole, part). `equity` takes the equity at the close of each row of
+    `marks`, both ascending. `trades` has room for every entry signal.
     """
     memory = np.zeros(_MEMORY, np.int64)
     memory[_WALLET] = terms.wallet
@@ -272,8 +343,7 @@ def trade(
         wants = int(long[row]) - int(short[row])
         leaves = (held > 0 and exit_long[row]) or (held < 0 and exit_short[row])
         if wants or leaves:
-            share = shares[row % shares.size]
-            _decide(row, close[row], wants, int(leaves), share, terms, memory, trades, counts)
+            _decide(row, close[row], wants, int(leaves), squares, terms, memory, trades, counts)
         if long[row] and not wants:
             counts[CONFLICTS] += 1
         if row == mark_row:

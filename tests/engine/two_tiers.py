@@ -1,6 +1,6 @@
 """The event tier's run as the kernel describes its own: trades as plain rows, equity at every close."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -14,6 +14,7 @@ from qmtl.engine.engine import Engine
 from qmtl.engine.journal import MemoryJournal
 from qmtl.engine.kernel import Candles, Conditions, KernelRun
 from qmtl.engine.matching import MatchingCore
+from qmtl.engine.ports import MatchingVenue
 from qmtl.engine.simulated_venue import SimulatedVenue
 from qmtl.engine.strategy import StrategyPort
 from qmtl.engine.venue_models import NoSlippage, TickSlippage, VenueModels
@@ -42,9 +43,13 @@ def events_of(candles: Candles, symbol: str) -> list[BarClosed]:
 
 
 def run_events(
-    strategy: StrategyPort, candles: Candles, instrument: Instrument, conditions: Conditions
+    strategy: StrategyPort,
+    candles: Candles,
+    instrument: Instrument,
+    conditions: Conditions,
+    wrap: Callable[[SimulatedVenue], MatchingVenue] = lambda venue: venue,
 ) -> tuple[list[Row], list[Decimal]]:
-    """Return trades and the equity at each close of the event tier."""
+    """Return trades and the equity at each close of the event tier; `wrap` may put a venue around its own."""
     engine = Engine(strategy, MemoryJournal())
     slippage = TickSlippage(conditions.slippage_ticks) if conditions.slippage_ticks else NoSlippage()
     core = MatchingCore(
@@ -53,7 +58,7 @@ def run_events(
         first_wallet=conditions.wallet,
         leverage=conditions.leverage,
     )
-    driver = Backtest(engine, SimulatedVenue(core, fill=conditions.fill))
+    driver = Backtest(engine, wrap(SimulatedVenue(core, fill=conditions.fill)))
     setup = SessionSetup(strategy="a:B", instruments=(instrument,))
     driver.start(SessionStarted(0, "e", "backtest", setup), Transferred(0, "USDT", conditions.wallet))
     equity = []

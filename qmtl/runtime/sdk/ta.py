@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qmtl.runtime.sdk.bars import Bools, Floats
+from qmtl.runtime.sdk.memo import remembered
 from qmtl.runtime.sdk.param import StrategyError
 
 RESTART = 8
@@ -97,6 +98,7 @@ def _narrow_mean_std(window: list[float]) -> tuple[float, ...]:
     return mean, sqrt(squares / (len(window) - 1))
 
 
+@remembered
 def mean_std(values: Any, window: int) -> tuple[Floats, Floats]:
     """Return mean and sample standard deviation (ddof=1) of the last `window` values."""
     length = _whole(window, 2, "mean_std")
@@ -104,21 +106,25 @@ def mean_std(values: Any, window: int) -> tuple[Floats, Floats]:
     return mean, width
 
 
+@remembered
 def sma(values: Any, window: int) -> Floats:
     """Return the mean of the last `window` values."""
     return _rolled(values, _whole(window, 1, "sma"), _wide_mean, _narrow_mean, 1)[0]
 
 
+@remembered
 def std(values: Any, window: int) -> Floats:
     """Return the sample standard deviation (ddof=1) of the last `window` values."""
     return mean_std(values, window)[1]
 
 
+@remembered
 def total(values: Any, window: int) -> Floats:
     """Return the sum of the last `window` values."""
     return sma(values, window) * window
 
 
+@remembered
 def zscore(values: Any, window: int) -> Floats:
     """Return how many standard deviations each value is from the mean of its window."""
     mean, width = mean_std(values, window)
@@ -127,6 +133,7 @@ def zscore(values: Any, window: int) -> Floats:
     return score
 
 
+@remembered
 def bollinger(values: Any, window: int = 20, k: float = 2.0) -> tuple[Floats, Floats, Floats]:
     """Return (lower, middle, upper): mean ± k standard deviations."""
     middle, width = mean_std(values, window)
@@ -149,17 +156,20 @@ def _narrow_highest(window: list[float]) -> tuple[float, ...]:
     return (nan if any(value != value for value in window) else max(window),)  # noqa: PLR0124 - NaN
 
 
+@remembered
 def highest(values: Any, window: int) -> Floats:
     """Return the highest of the last `window` values."""
     return _rolled(values, _whole(window, 1, "highest"), _wide_highest, _narrow_highest, 1)[0]
 
 
+@remembered
 def lowest(values: Any, window: int) -> Floats:
     """Return the lowest of the last `window` values."""
     length = _whole(window, 1, "lowest")
     return -_rolled(-np.asarray(values, dtype=np.float64), length, _wide_highest, _narrow_highest, 1)[0]
 
 
+@remembered
 def donchian(high: Any, low: Any, window: int) -> tuple[Floats, Floats]:
     """Return (lowest low, highest high) of the `window` bars BEFORE each bar."""
     return shift(lowest(low, window), 1), shift(highest(high, window), 1)
@@ -190,6 +200,7 @@ def _narrow_ema(alpha: float) -> Narrow:
     return narrow
 
 
+@remembered
 def ema(values: Any, span: int) -> Floats:
     """Return the exponential average, α = 2 / (span + 1), begun at the value RESTART × span bars back."""
     length = RESTART * _whole(span, 1, "ema")
@@ -197,6 +208,7 @@ def ema(values: Any, span: int) -> Floats:
     return _rolled(values, length, _wide_ema(alpha), _narrow_ema(alpha), 1)[0]
 
 
+@remembered
 def macd(values: Any, fast: int = 12, slow: int = 26, signal: int = 9) -> tuple[Floats, Floats, Floats]:
     """Return (line, signal, histogram): the fast less the slow average, its own average, their difference."""
     line = ema(values, fast) - ema(values, slow)
@@ -204,6 +216,7 @@ def macd(values: Any, fast: int = 12, slow: int = 26, signal: int = 9) -> tuple[
     return line, average, line - average
 
 
+@remembered
 def wilder(values: Any, span: int) -> Floats:
     """Return Wilder's average: the mean of the first `span` of RESTART × span values, then α = 1 / span."""
     span = _whole(span, 1, "wilder")
@@ -226,6 +239,7 @@ def wilder(values: Any, span: int) -> Floats:
     return _rolled(values, RESTART * span, wide, narrow, 1)[0]
 
 
+@remembered
 def rsi(values: Any, span: int = 14) -> Floats:
     """Return the relative strength index, 0 to 100, by Wilder's averages of gains and losses; flat is 50."""
     change = diff(values)
@@ -237,6 +251,7 @@ def rsi(values: Any, span: int = 14) -> Floats:
     return index
 
 
+@remembered
 def true_range(high: Any, low: Any, close: Any) -> Floats:
     """Return the range of each bar together with the close before it; NaN at the first."""
     high, low = np.asarray(high, dtype=np.float64), np.asarray(low, dtype=np.float64)
@@ -245,6 +260,7 @@ def true_range(high: Any, low: Any, close: Any) -> Floats:
     return widest
 
 
+@remembered
 def atr(high: Any, low: Any, close: Any, span: int = 14) -> Floats:
     """Return Wilder's average of the true range."""
     return wilder(true_range(high, low, close), span)
@@ -270,6 +286,7 @@ def shift(values: Any, bars: int) -> Any:
     return moved
 
 
+@remembered
 def diff(values: Any, bars: int = 1) -> Floats:
     """Return the change over `bars` bars."""
     source = np.asarray(values, dtype=np.float64)
@@ -277,6 +294,7 @@ def diff(values: Any, bars: int = 1) -> Floats:
     return change
 
 
+@remembered
 def log_returns(values: Any, bars: int = 1) -> Floats:
     """Return the logarithm of the growth over `bars` bars."""
     source = np.asarray(values, dtype=np.float64)
@@ -285,6 +303,7 @@ def log_returns(values: Any, bars: int = 1) -> Floats:
     return growth
 
 
+@remembered
 def realized_volatility(close: Any, window: int) -> Floats:
     """Return the square root of the sum of the last `window` squared log returns."""
     change = log_returns(close)

@@ -1,0 +1,212 @@
+"""Workers that evaluate parameter sets side by side: processes of this machine, or Ray's.
+
+A worker is made by a factory named as text, once, and then asked for one set after another. What it raises
+comes back as a failure of that set; a worker that dies fails the set it had and is replaced.
+"""
+
+import importlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, Protocol, cast
+
+Plain = Mapping[str, Any]
+Evaluate = Callable[[Plain], dict[str, Any]]
+
+
+class CrewError(RuntimeError):
+    """Workers cannot be started."""
+
+
+class Workload(NamedTuple):
+    """How a worker is made: `module:function` called with `config` returns what evaluates a set."""
+
+    factory: str
+    config: Plain
+
+    def open(self) -> Evaluate:
+        """Make the worker here."""
+        module, _, name = self.factory.partition(":")
+        return cast("Evaluate", getattr(importlib.import_module(module), name)(self.config))
+
+
+class Outcome(NamedTuple):
+    """What became of one set: a result, or what went wrong with it."""
+
+    worker: int
+    result: dict[str, Any] | None
+    error: str = ""
+
+
+class Crew(Protocol):
+    """Workers numbered from 0, each with at most one set at a time."""
+
+    size: int
+
+    def send(self, worker: int, params: Plain) -> None:
+        """Give an idle worker its next set."""
+
+    def wait(self) -> Sequence[Outcome]:
+        """Wait until at least one worker is done."""
+
+    def close(self) -> None:
+        """Stop every worker."""
+
+
+def describe_failure(error: Exception) -> str:
+    """Say in one line what user code raised."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def serve(workload: Workload, pipe: Connection) -> None:
+    """Evaluate sets that come down `pipe` until it closes; the first answer says whether it is ready."""
+    try:
+        evaluate = workload.open()
+    except Exception as error:  # noqa: BLE001 - whatever an author's code raises fails its set
+        pipe.send((False, describe_failure(error)))
+        return
+    pipe.send((True, None))
+    while True:
+        try:
+            params = pipe.recv()
+        except EOFError:
+            return
+        answer: tuple[bool, Any]
+        try:
+            answer = (True, evaluate(params))
+        except Exception as error:  # noqa: BLE001 - whatever an author's code raises fails its set
+            answer = (False, describe_failure(error))
+        pipe.send(answer)
+
+
+class ProcessCrew:
+    """Processes of this machine."""
+
+    def __init__(self, workload: Workload, size: int) -> None:
+        """Start `size` of them; CrewError when one cannot make its worker."""
+        self.size = size
+        self._workload = workload
+        self._context = get_context("spawn")
+        self._pipes: list[Connection] = []
+        self._processes: list[Any] = []
+        self._busy: set[int] = set()
+        try:
+            for number in range(size):
+                self._start(number)
+            for number in range(size):
+                self._greet(number)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, number: int) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=serve, args=(self._workload, theirs), daemon=True)
+        process.start()
+        theirs.close()
+        if number < len(self._pipes):
+            self._pipes[number], self._processes[number] = ours, process
+        else:
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def _greet(self, number: int) -> None:
+        try:
+            is_ready, error = self._pipes[number].recv()
+        except EOFError:
+            is_ready, error = False, "a worker process ended before it was ready"
+        if not is_ready:
+            raise CrewError(error)
+
+    def send(self, worker: int, params: Plain) -> None:
+        """See Crew."""
+        self._busy.add(worker)
+        self._pipes[worker].send(params)
+
+    def wait(self) -> list[Outcome]:
+        """See Crew."""
+        ready = wait([self._pipes[worker] for worker in self._busy])
+        return [self._collect(worker) for worker in sorted(self._busy) if self._pipes[worker] in ready]
+
+    def _collect(self, worker: int) -> Outcome:
+        self._busy.discard(worker)
+        try:
+            is_done, answer = self._pipes[worker].recv()
+        except (EOFError, ConnectionError):
+            self._pipes[worker].close()
+            self._processes[worker].join(5)
+            code = self._processes[worker].exitcode
+            self._start(worker)
+            self._greet(worker)
+            return Outcome(worker, None, f"its process ended (exit code {code}); out of memory?")
+        return Outcome(worker, answer) if is_done else Outcome(worker, None, answer)
+
+    def close(self) -> None:
+        """See Crew."""
+        for pipe in self._pipes:
+            pipe.close()
+        for process in self._processes:
+            process.join(2)
+            if process.is_alive():
+                process.terminate()
+                process.join(2)
+
+
+class RayCrew:
+    """Actors of a Ray cluster, on this machine or many; the workload's files must be readable on each."""
+
+    def __init__(self, workload: Workload, size: int, address: str | None = None) -> None:
+        """Join the cluster at `address` (None: one of this machine) and start `size` actors."""
+        try:
+            import ray
+        except ImportError as error:
+            raise CrewError("--engine ray needs the extra: pip install 'qmtl[ray]'") from error
+        self._ray: Any = ray
+        self._is_owner = not ray.is_initialized()
+        if self._is_owner:
+            options: dict[str, Any] = {"num_cpus": size} if address is None else {"address": address}
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
+        self.size = size
+        self._make: Any = self._ray.remote(_Actor)
+        self._workload = workload
+        self._actors = [self._make.remote(*workload) for _ in range(size)]
+        self._running: dict[Any, int] = {}
+
+    def send(self, worker: int, params: Plain) -> None:
+        """See Crew."""
+        self._running[self._actors[worker].evaluate.remote(dict(params))] = worker
+
+    def wait(self) -> list[Outcome]:
+        """See Crew."""
+        done, _ = self._ray.wait(list(self._running), num_returns=1)
+        outcomes = []
+        for reference in done:
+            worker = self._running.pop(reference)
+            try:
+                is_done, answer = self._ray.get(reference)
+            except self._ray.exceptions.RayError as error:
+                self._actors[worker] = self._make.remote(*self._workload)
+                is_done, answer = False, describe_failure(error)
+            outcomes.append(Outcome(worker, answer) if is_done else Outcome(worker, None, answer))
+        return outcomes
+
+    def close(self) -> None:
+        """See Crew."""
+        if self._is_owner:
+            self._ray.shutdown()
+
+
+class _Actor:
+    """What runs inside Ray: a worker that answers as `serve` does."""
+
+    def __init__(self, factory: str, config: Plain) -> None:
+        self._evaluate = Workload(factory, config).open()
+
+    def evaluate(self, params: Plain) -> tuple[bool, Any]:
+        """Return (True, result) or (False, what went wrong)."""
+        try:
+            return True, self._evaluate(params)
+        except Exception as error:  # noqa: BLE001 - whatever an author's code raises fails its set
+            return False, describe_failure(error)

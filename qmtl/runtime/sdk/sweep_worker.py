@@ -1,0 +1,159 @@
+"""One worker of a sweep: signals of a set over the whole history once, then the kernel on every split."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from qmtl.core.instrument import Instrument
+from qmtl.engine.crew import Evaluate, Plain
+from qmtl.engine.kernel import Columns, Conditions, KernelMarket, KernelRun, run
+from qmtl.engine.splits import Split
+from qmtl.engine.statistics import max_drawdown, period_ends, returns_of, sharpe, total_return
+from qmtl.engine.sweep_verdict import PERIODS
+from qmtl.runtime.sdk.memo import Memo, remembering
+from qmtl.runtime.sdk.param import StrategyError
+from qmtl.runtime.sdk.signal_reader import check
+from qmtl.runtime.sdk.signals import Signals
+from qmtl.runtime.sdk.strategy import Strategy, make_strategy
+from qmtl.runtime.sdk.strategy_file import find_fault, load_kept
+from qmtl.runtime.sdk.sweep_job import read_columns, to_candles
+from qmtl.runtime.sdk.warmup import measure_warmup
+
+KEPT = 8
+"""So many signal columns are kept for sets that differ in what `signals` does not read."""
+
+
+def open_worker(config: Plain) -> Evaluate:
+    """Open the columns and the strategy that `SweepJob.write` wrote down."""
+    return SweepWorker(config).evaluate
+
+
+class SweepWorker:
+    """Evaluates parameter sets; what it raises names the strategy's file and line."""
+
+    def __init__(self, config: Plain) -> None:
+        folder, symbols = Path(config["folder"]), list(config["symbols"])
+        markets = {one: read_columns(folder / one, one, config["interval"]) for one in symbols}
+        bars, funding = markets[symbols[0]]
+        others = {one: market[0] for one, market in markets.items() if one != symbols[0]}
+        self._bars = bars.with_others(others) if others else bars
+        self._symbols = symbols
+        instrument = msgspec.convert(config["instrument"], Instrument, strict=False)
+        self._market = KernelMarket(to_candles(bars), instrument, funding)
+        self._conditions = msgspec.convert(config["conditions"], Conditions, strict=False)
+        self._splits = [Split(*split) for split in config["splits"]]
+        self._period = PERIODS[config["period"]]
+        self._source = load_kept(config["strategy"], config["sha256"], None)
+        self._class = _tracked(self._source.cls)
+        self._fixed = dict(config["fixed"])
+        columns = (self._bars.open, self._bars.high, self._bars.low, self._bars.close, self._bars.volume)
+        self._memo = Memo(columns)
+        self._columns: OrderedDict[tuple[tuple[str, Any], ...], Columns] = OrderedDict()
+
+    def evaluate(self, params: Plain) -> dict[str, Any]:
+        """Return the figures of every training and test of one set, and its test returns end to end."""
+        try:
+            strategy = make_strategy(self._class, {**self._fixed, **params})
+            columns = self._find_columns(strategy)
+        except Exception as error:  # whatever the author's code raises fails this set
+            raise StrategyError(find_fault(error, self._source.path, self._source.label)) from error
+        stop, target = strategy.fraction("stop") or 0.0, strategy.fraction("target") or 0.0
+        train, test, returns = [], [], []
+        for split in self._splits:
+            train.append(self._measure(columns, stop, target, split.train)[0])
+            figures, earned = self._measure(columns, stop, target, split.test)
+            test.append(figures)
+            returns += earned.tolist()
+        return {"train": train, "test": test, "returns": returns}
+
+    def _measure(
+        self, columns: Columns, stop: float, target: float, rows: slice
+    ) -> tuple[dict[str, Any], Any]:
+        times = self._market.candles.open_ms[rows]
+        marks = period_ends(times, self._period)
+        done = run(self._market, columns, self._conditions, stop=stop, target=target, rows=rows, marks=marks)
+        returns = returns_of(done.equity, float(self._conditions.wallet))
+        return {**_figures(done), "periods": len(returns), **_ratios(returns, self._period.per_year)}, returns
+
+    def _find_columns(self, strategy: Strategy) -> Columns:
+        """Return the signals of a set, those of an earlier one where everything they read is the same."""
+        for read, known in self._columns.items():
+            if all(getattr(strategy, name) == value for name, value in read):
+                self._columns.move_to_end(read)
+                return known
+        with reads_of(strategy) as read_names:
+            found = self._read_signals(strategy)
+        warmup = measure_warmup(strategy, self._symbols) if strategy.warmup is None else strategy.warmup
+        said = (found.long, found.short, found.exit_long, found.exit_short)
+        columns = Columns(*(np.array(column, dtype=np.bool_) for column in said))
+        for column in columns:
+            column[: max(0, warmup - 1)] = False
+        self._columns[tuple((name, getattr(strategy, name)) for name in sorted(read_names))] = columns
+        if len(self._columns) > KEPT:
+            self._columns.popitem(last=False)
+        return columns
+
+    def _read_signals(self, strategy: Strategy) -> Signals:
+        try:
+            with remembering(self._memo):
+                return check(strategy, self._bars)
+        except ValueError as error:
+            # A strategy that writes into an indicator's array needs one of its own.
+            if "read-only" not in str(error):
+                raise
+        return check(strategy, self._bars)
+
+
+def _figures(done: KernelRun) -> dict[str, Any]:
+    step = float(done.market.money_step)
+    closed = done.trades[done.trades[:, 1] >= 0]
+    return {
+        "trades": len(closed),
+        "net": float(done.profits().sum()),
+        "fees": float(done.trades[:, 6].sum()) * step,
+        "funding": float(done.trades[:, 7].sum()) * step,
+    }
+
+
+def _ratios(returns: Any, per_year: float) -> dict[str, float]:
+    return {
+        "sharpe": sharpe(returns, per_year),
+        "total_return": total_return(returns),
+        "max_drawdown": max_drawdown(returns),
+    }
+
+
+# --- which parameters signals reads ---------------------------------------------------------------
+
+
+def _tracked(cls: type[Strategy]) -> type[Strategy]:
+    """Return a class like `cls` whose instances tell which parameters are read while they are watched."""
+    names = frozenset(cls.params())
+
+    def read(self: Any, name: str) -> Any:
+        if name in names:
+            watched = object.__getattribute__(self, "__dict__").get("_watched")
+            if watched is not None:
+                watched.add(name)
+        return super(made, self).__getattribute__(name)
+
+    made: type[Strategy] = type(
+        cls.__name__, (cls,), {"__getattribute__": read, "__module__": cls.__module__}
+    )
+    return made
+
+
+@contextmanager
+def reads_of(strategy: Strategy) -> Iterator[set[str]]:
+    """Watch which parameters of a tracked strategy are read inside the block."""
+    read: set[str] = set()
+    strategy.__dict__["_watched"] = read
+    try:
+        yield read
+    finally:
+        del strategy.__dict__["_watched"]
