@@ -76,7 +76,11 @@ def run_tier_1(
     sizing = conditions.sizing
     size: dict[str, Any] = {SIZES[sizing.kind]: sizing.value, "volatility_window": sizing.window}
     plan = TradePlan(symbols=instrument.symbol, **size)
-    bars = Bars(*(column.copy() for column in candles), np.ones(candles.close.size), symbol=instrument.symbol)
+    volume = np.ones(candles.close.size)
+    bars = Bars(
+        candles.open_ms.copy(), candles.open.copy(), candles.high.copy(), candles.low.copy(),
+        candles.close.copy(), volume, symbol=instrument.symbol,
+    )  # fmt: skip
     reader = TableReader(Signals(**columns._asdict()), bars, 1)
     face = SignalFace(Given(stop=stop, target=target), plan, {instrument.symbol: reader})
     funded = {instrument.symbol: rates or {}}
@@ -128,7 +132,7 @@ def test_both_tiers_make_the_same_trades_and_equity(
         fees=MakerTakerFeeModel(*map(Decimal, fees)),
         slippage_ticks=slippage, sizing=sizing, leverage=leverage, fill=fill,
     )  # fmt: skip
-    candles, columns = walk(seed, 120), draw_columns(seed, 120, share)
+    candles, columns = walk(seed, 80), draw_columns(seed, 80, share)
     check_equal(candles, columns, conditions, stop=stop, target=target)
 
 
@@ -182,8 +186,8 @@ def test_both_tiers_pay_the_same_funding(seed: int, fill: Any, has_marks: bool) 
 
 
 def bars_of(*rows: tuple[float, float, float, float]) -> Candles:
-    prices = np.array(rows, np.float64).T
-    return Candles(np.arange(len(rows)) * 60_000, *(np.ascontiguousarray(column) for column in prices))
+    opened, high, low, close = np.array(rows, np.float64).T.copy()
+    return Candles(np.arange(len(rows)) * 60_000, opened, high, low, close)
 
 
 def at(rows: int, **marked: list[int]) -> Columns:
@@ -203,8 +207,8 @@ def test_stop_first_gap_at_the_open_reversal_and_conflict() -> None:
         (102.0, 102.1, 101.9, 102.0),  # filled at 102
         (105.0, 106.0, 104.0, 105.0),  # gap through the target 103.0: at the open; short
         (104.0, 104.1, 103.9, 104.0),  # short at 104; exit and long: reverses
-        (103.0, 103.1, 102.9, 103.0),  # short closed and long opened at 103; long and short: neither
-        (103.2, 103.3, 103.1, 103.2),
+        (103.5, 103.6, 103.4, 103.5),  # short closed and long opened at 103.5; long and short: neither
+        (103.7, 103.8, 103.6, 103.7),
     )
     columns = at(7, long=[0, 1, 4, 5], short=[3, 5], exit_short=[4])
     small = Instrument(
@@ -223,8 +227,8 @@ def test_stop_first_gap_at_the_open_reversal_and_conflict() -> None:
     assert [trade[:3] + trade[4:6] + trade[8:] for trade in found.trades.tolist()] == [
         [1, 1, 1, 1000, 995, 1],
         [2, 3, 1, 1020, 1050, 2],
-        [4, 5, -1, 1040, 1030, 4],
-        [5, -1, 1, 1030, 0, 0],
+        [4, 5, -1, 1040, 1035, 4],
+        [5, -1, 1, 1035, 0, 0],
     ]
     assert found.conflicts == 1
     assert found.bars_held == 0 + 1 + 1 + 2
@@ -243,7 +247,10 @@ def test_an_entry_that_the_wallet_cannot_carry_is_refused_and_counted() -> None:
 def test_part_of_the_rows_is_as_if_there_were_no_others() -> None:
     candles, columns = walk(5, 400), draw_columns(5, 400, 0.1)
     market, cut = KernelMarket(candles, BTC), slice(120, 300)
-    alone = KernelMarket(Candles(*(column[cut] for column in candles)), BTC)
+    part = Candles(
+        candles.open_ms[cut], candles.open[cut], candles.high[cut], candles.low[cut], candles.close[cut]
+    )
+    alone = KernelMarket(part, BTC)
     mine = run(market, columns, ONE, stop=0.002, target=0.003, rows=cut)
     theirs = run(alone, Columns(*(column[cut] for column in columns)), ONE, stop=0.002, target=0.003)
     assert len(mine.trades) > 10
@@ -295,7 +302,7 @@ def test_what_the_kernel_cannot_do_exactly_is_told_by_name() -> None:
 
 def test_a_position_that_may_be_liquidated_is_the_event_tiers() -> None:
     candles = bars_of(*[(100.0, 100.1, 99.9, 100.0)] * 3, (95.0, 95.1, 80.0, 90.0))
-    conditions = Conditions(leverage=10, sizing=Sizing("equity", Decimal(5)))
+    conditions = Conditions(wallet=Decimal(1_000), leverage=10, sizing=Sizing("equity", Decimal(5)))
     with pytest.raises(KernelError, match=r"liquidated in the bar of 1970-01-01T00:03"):
         run(KernelMarket(candles, BTC), at(4, long=[0]), conditions)
     run(KernelMarket(candles, BTC), at(4, long=[0]), conditions, stop=0.05)

@@ -19,6 +19,7 @@ ALLOWED = {
     "qmtl.runtime.sdk.node_run",
     "qmtl.runtime.sdk.strategy_file",  # runs the author's file and names its faults
     "qmtl.runtime.sdk.publisher_road",  # asks the author's gate
+    "qmtl.runtime.sdk.sweep_worker",  # calls the author's signals
     "qmtl.trader.rt_trader",
 }
 BROAD = {"Exception", "BaseException"}

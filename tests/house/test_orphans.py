@@ -10,8 +10,6 @@ from tests.house.tree import ROOT, Source, plant, read_sources
 ENTRIES = {
     "qmtl",
     "qmtl.cli.app",
-    "qmtl.engine.overfitting",
-    "qmtl.engine.statistics",
     "qmtl.runtime.io",
     "qmtl.runtime.sdk",
     "qmtl.runtime.sdk.brokerage",
@@ -22,6 +20,9 @@ ENTRIES = {
     "qmtl.runtime.io.embedded_store",
     "qmtl.runtime.sdk.backfill",
     "qmtl.runtime.sdk.history",
+    "qmtl.runtime.sdk.sweep_job",
+    "qmtl.engine.optuna_sampler",
+    "qmtl.engine.sweep",
     "qmtl.runtime.sdk.lease_keeper",
     "qmtl.runtime.sdk.ohlcv_nodeid",
     "qmtl.runtime.io.seamless_provider",
