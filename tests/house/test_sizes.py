@@ -14,7 +14,7 @@ FILE_LINES, FUNCTION_LINES = 400, 70
 BUDGETS = {
     "qmtl/core": 1_700,
     "qmtl/engine": 7_500,
-    "qmtl/runtime": 18_500,
+    "qmtl/runtime": 20_500,
     "qmtl/trader": 2_000,
     "qmtl/services/paper_exchange": 5_000,
     "qmtl/services": 5_000,
