@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from qmtl.cli.data_desk import (
+    DataDesk,
     find_bounds,
     make_report,
     newest_closed,
@@ -107,6 +108,9 @@ def verify(
     symbol: MaybeSymbol = None,
     timeframe: MaybeTimeframe = None,
     exchange: Exchange = None,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Drop segments whose bytes differ; they can be fetched again.")
+    ] = False,
 ) -> int:
     """Check stored rows against hashes, coverage, conformance and artifacts; exit 1 on a difference."""
     from qmtl.runtime.sdk import runtime
@@ -115,12 +119,23 @@ def verify(
     settings = invocation.load().settings
     with runtime.using(settings):
         return asyncio.run(
-            _verify(invocation, settings, _named(symbol, timeframe, exchange, settings), exchange)
+            _verify(
+                invocation,
+                settings,
+                _named(symbol, timeframe, exchange, settings),
+                exchange,
+                forgets=forget,
+            )
         )
 
 
 async def _verify(
-    invocation: Invocation, settings: "Settings", series: NamedSeries | None, exchange: str | None
+    invocation: Invocation,
+    settings: "Settings",
+    series: NamedSeries | None,
+    exchange: str | None,
+    *,
+    forgets: bool,
 ) -> int:
     from qmtl.runtime.io.artifacts import ArtifactReader
     from qmtl.runtime.io.history_audit import audit_series
@@ -135,11 +150,25 @@ async def _verify(
                 audit = audit_series(desk.store, one.key, open_conformance(settings), artifacts)
                 found += [(one, difference) async for difference in audit]
                 advance(1)
+        damaged = [(one, difference) for one, difference in found if difference.check == "hash"]
+        forgotten = [await _forget(desk, *each) for each in damaged] if forgets else []
     lines = [_difference_line(one, difference) for one, difference in found]
+    lines += forgotten
+    if damaged and not forgets:
+        lines.append("qmtl data verify --forget drops what is damaged; then it can be fetched again")
     lines.append(f"{len(every):,} series · {len(found):,} difference{'' if len(found) == 1 else 's'}")
     listed = [one.as_json() | difference._asdict() for one, difference in found]
-    invocation.answer({"series": len(every), "differences": listed}, "\n".join(lines))
+    body = {"series": len(every), "differences": listed, "forgotten": len(forgotten)}
+    invocation.answer(body, "\n".join(lines))
     return FAILED if found else DONE
+
+
+async def _forget(desk: DataDesk, series: NamedSeries, damaged: "Difference") -> str:
+    forget = getattr(desk.store, "forget", None)
+    if forget is None:
+        raise BadInputError("--forget: this store has no segments")
+    await forget(series.key, damaged.start, damaged.end)
+    return f"{series} · forgotten {show_moment(damaged.start)} → {show_moment(damaged.end)}"
 
 
 def _difference_line(series: NamedSeries, difference: "Difference") -> str:

@@ -130,6 +130,13 @@ def test_42_a_flipped_byte_of_a_segment_is_named(ask: Ask, home: Path) -> None:
     assert told.out.endswith(("1 series · 1 difference\n", "differences\n"))
     listed = ask("data", "verify", "BTCUSDT", "1m", "--json")
     assert (listed.code, listed.body["differences"][0]["check"]) == (1, "hash")
+    assert ask("data", "export", "BTCUSDT", "1m", "o.csv").code == 1, "no damaged row leaves the store"
+    assert "qmtl data verify --forget" in told.out
+    dropped = ask("data", "verify", "--forget")
+    assert dropped.code == 1
+    assert "BTC/USDT:USDT 1m · forgotten 2025-02-01 00:00 → 2025-03-01 00:00" in dropped.out
+    assert ask("data", "fetch", "BTCUSDT", "1m", "--file", "a.parquet").code == 0
+    assert ask("data", "verify").code == 0
 
 
 def test_verify_names_rows_that_are_not_the_artifact_s(ask: Ask, home: Path) -> None:
