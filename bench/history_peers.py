@@ -8,7 +8,7 @@ import asyncio
 import io
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,9 @@ import duckdb
 import polars as pl
 
 from qmtl.runtime.io.embedded_store import EmbeddedStore
+from qmtl.runtime.io.questdb import QuestDBStore
 from qmtl.runtime.sdk.history import HistoryStore, SeriesKey
+from tests.servers import QuestDBServer
 
 KEY = SeriesKey("ohlcv:binance:BTC/USDT:1m", 60)
 COLUMNS = ("ts", "open", "high", "low", "close", "volume")
@@ -72,6 +74,14 @@ class EmbeddedPeer(StorePeer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(EmbeddedStore(folder / "store"))
+
+
+class QuestDBPeer(StorePeer):
+    """A table of its own in a running QuestDB; what the server keeps is not in the folder."""
+
+    def __init__(self, server: QuestDBServer, folder: Path) -> None:
+        table = "bars_" + "".join(letter for letter in folder.name.lower() if letter.isalnum())
+        super().__init__(QuestDBStore(server.dsn, table=table, http=server.http))
 
 
 class SqlitePeer:
@@ -194,7 +204,7 @@ class BarePeer:
         """See Peer."""
 
 
-PEERS: dict[str, type[EmbeddedPeer | SqlitePeer | ParquetPeer | DuckPeer]] = {
+PEERS: dict[str, Callable[[Path], Peer]] = {
     "embedded store": EmbeddedPeer,
     "SQLite table": SqlitePeer,
     "Parquet files": ParquetPeer,

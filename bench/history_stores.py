@@ -11,13 +11,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from bench.history_peers import KEY, PEERS, BarePeer, Peer, months
+from bench.history_peers import KEY, PEERS, BarePeer, Peer, QuestDBPeer, months
 from bench.measure import Measured, write
+from bench.questdb_server import questdb_at_hand
 
 ROUNDS = 5
 START = 1_640_995_200  # 2022-01-01
@@ -87,11 +89,11 @@ def measure(peer: Peer, frame: pl.DataFrame, bare: BarePeer | None) -> tuple[Tim
     return times, bare_times
 
 
-def play(frame: pl.DataFrame) -> dict[str, Times]:
+def play(peers: dict[str, Callable[[Path], Peer]], frame: pl.DataFrame) -> dict[str, Times]:
     """Run every peer once, each in a folder that goes afterwards."""
     found: dict[str, Times] = {}
     bare: Times = {}
-    for name, make in PEERS.items():
+    for name, make in peers.items():
         gc.collect()
         with tempfile.TemporaryDirectory(prefix="qmtl-bench-") as folder:
             beside = Path(folder, "bare")
@@ -153,7 +155,11 @@ def main() -> None:
     """Print and record every figure."""
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     frame = candles(rows)
-    rounds = [play(frame) for _ in range(ROUNDS + 1)][1:]
+    with questdb_at_hand() as server:
+        peers = dict(PEERS)
+        if server is not None:
+            peers["QuestDB server"] = partial(QuestDBPeer, server)
+        rounds = [play(peers, frame) for _ in range(ROUNDS + 1)][1:]
     table = show(rounds)
     write(
         "history_stores", figures(rounds, rows), {"rows": rows, "series": KEY.node_id, "milliseconds": table}
