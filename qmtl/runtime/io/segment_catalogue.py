@@ -127,14 +127,16 @@ class SegmentCatalogue:
         with self._lock, self._reporting():
             if self._db is None and not self._is_there():
                 return []
-            db = self._db or self._connect("ro" if self._read_only else "rw")
+            # Also a reader may have to finish what a killed writer began, so it opens the file for writing;
+            # where the system forbids that, SQLite falls back to reading.
+            db = self._db or self._connect("rw")
             return db.execute(query, values).fetchall()
 
     def _is_there(self) -> bool:
         # A store that nobody wrote to yet reads as empty, and reading does not create it.
         if self._is_closed or not self.path.exists():
             return self._is_closed
-        with closing(self._dial("ro")) as db:
+        with closing(self._dial("rw")) as db:
             return bool(db.execute("PRAGMA user_version").fetchone()[0])
 
     def _connect(self, mode: str) -> sqlite3.Connection:
@@ -149,6 +151,8 @@ class SegmentCatalogue:
                 enter_wal(db)
                 db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT")
             db.execute("PRAGMA synchronous=FULL")
+            if self._read_only:
+                db.execute("PRAGMA query_only=ON")
         except (sqlite3.Error, StoreError):
             db.close()
             raise

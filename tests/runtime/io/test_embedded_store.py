@@ -104,6 +104,33 @@ async def test_a_read_only_store_reads_what_others_write_and_writes_nothing(tmp_
     await reader.aclose()
 
 
+HALF_MADE = """
+import os, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("PRAGMA cache_size=1")
+db.execute("PRAGMA cache_spill=1")
+db.execute("BEGIN IMMEDIATE")
+db.execute("CREATE TABLE half(x)")
+for _ in range(200):
+    db.execute("INSERT INTO half VALUES (zeroblob(4000))")
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("is_read_only", [True, False])
+async def test_a_catalogue_whose_maker_was_killed_reads_as_empty(tmp_path: Path, is_read_only: bool) -> None:
+    """SQLite must first undo what is half made, whoever comes first."""
+    path = tmp_path / "catalogue.sqlite"
+    subprocess.run([sys.executable, "-c", HALF_MADE, str(path)], check=False)
+    assert path.stat().st_size > 0
+    assert path.with_name("catalogue.sqlite-journal").stat().st_size > 0
+    reader = EmbeddedStore(tmp_path, read_only=is_read_only)
+    assert (await reader.read(MINUTES, *ALL)).is_empty()
+    await (await filled(tmp_path)).aclose()
+    assert (await reader.read(MINUTES, *ALL)).height == 10
+    await reader.aclose()
+
+
 async def test_the_next_writer_sweeps_what_a_killed_one_left(tmp_path: Path) -> None:
     store = await filled(tmp_path)
     named = files(store)
