@@ -1,15 +1,16 @@
 """`qmtl backtest`: one run of a strategy over history, honest about costs and holes."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from qmtl.cli.backtest_text import describe_holes, dump_bound, dump_data, dump_result
 from qmtl.cli.invocation import BadInputError, Invocation
+from qmtl.cli.stored_market import load_stored
 from qmtl.cli.strategy_options import (
     ParamOption,
     ParamsFile,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from qmtl.runtime.sdk.backtest_job import BacktestJob
     from qmtl.runtime.sdk.backtest_result import BacktestResult
     from qmtl.runtime.sdk.market_history import MarketHistory
+    from qmtl.runtime.sdk.strategy import Strategy
     from qmtl.runtime.sdk.strategy_file import StrategySource
     from qmtl.runtime.sdk.trade_plan import TradePlan
     from qmtl.settings import Settings
@@ -37,6 +39,9 @@ UnitOption = Annotated[
 SymbolOption = Annotated[
     list[str] | None, typer.Option("--symbol", help="BTCUSDT, BTC/USDT, BTC/USDT:USDT; may be given again.")
 ]
+SinceOption = Annotated[str | None, typer.Option("--since", help="How far back, such as 90d.")]
+StartOption = Annotated[str | None, typer.Option("--start", help="From this time, UTC.")]
+EndOption = Annotated[str | None, typer.Option("--end", help="Up to this time, UTC.")]
 ExcludeOption = Annotated[
     list[str] | None,
     typer.Option("--exclude", help="START:END to cut out, flat before; may be given again."),
@@ -57,6 +62,9 @@ def backtest(
     data: DataOption = None,
     unit: UnitOption = None,
     symbol: SymbolOption = None,
+    since: SinceOption = None,
+    start: StartOption = None,
+    end: EndOption = None,
     param: ParamOption = None,
     params: ParamsFile = None,
     exclude: ExcludeOption = None,
@@ -83,9 +91,9 @@ def backtest(
             **size_option(size),
         }
     ).settings
-    source, job = make_job(
-        settings, strategy, param or (), params, symbol or (), data or (), unit, exclude or ()
-    )
+    source, chosen = open_strategy(strategy, param, params)
+    market = Market(tuple(symbol or ()), tuple(data or ()), unit, (since, start, end), tuple(exclude or ()))
+    job = make_job(invocation, settings, source, chosen, market)
     result = run_job(invocation, source, job)
     over = result.trades_over_holes
     if strict and over:
@@ -112,31 +120,37 @@ def backtest(
     invocation.answer(body, "" if invocation.is_quiet else "\n".join(lines))
 
 
+class Market(NamedTuple):
+    """The options that say which candles: symbols, files and their unit, --since, --start, --end, cuts."""
+
+    symbols: tuple[str, ...] = ()
+    data: tuple[Path, ...] = ()
+    unit: str | None = None
+    span: tuple[str | None, str | None, str | None] = (None, None, None)
+    excluded: tuple[str, ...] = ()
+
+
 def make_job(
+    invocation: Invocation,
     settings: "Settings",
-    reference: str,
-    params: Sequence[str],
-    params_file: Path | None,
-    symbols: Sequence[str],
-    data: Sequence[Path],
-    unit: str | None,
-    excluded: Sequence[str],
-) -> "tuple[StrategySource, BacktestJob]":
+    source: "StrategySource",
+    strategy: "Strategy",
+    market: Market,
+) -> "BacktestJob":
     """Put a run together; every fault of the input is one clear error, and nothing has run yet."""
     from qmtl.runtime.sdk.backtest_job import BacktestJob
     from qmtl.runtime.sdk.strategy_file import naming_faults
     from qmtl.runtime.sdk.trade_settings import find_plan, find_terms
     from qmtl.runtime.sdk.warmup import find_warmup
 
-    source, strategy = open_strategy(reference, params, params_file)
     with naming_faults(source):
-        plan = find_plan(settings, strategy, symbols)
+        plan = find_plan(settings, strategy, market.symbols)
         strategy.face()
-    cuts = [parse_cut(text) for text in excluded]
-    histories = load_files(settings, plan, data, unit)
+    cuts = [parse_cut(text) for text in market.excluded]
+    histories = load_market(invocation, settings, plan, market)
     with naming_faults(source):
         warmup = find_warmup(source, strategy, plan.markets) if strategy.face() == "signals" else 0
-    job = BacktestJob(
+    return BacktestJob(
         strategy=strategy,
         plan=plan,
         histories=histories,
@@ -145,23 +159,27 @@ def make_job(
         warmup=warmup,
         excluded=cuts,
     )
-    return source, job
 
 
-def load_files(
-    settings: "Settings", plan: "TradePlan", data: Sequence[Path], unit: str | None
+def load_market(
+    invocation: Invocation, settings: "Settings", plan: "TradePlan", market: Market
 ) -> "dict[str, MarketHistory]":
-    """Read one file for each symbol of the plan."""
+    """Return the candles of each symbol: of --data, else of the store, fetched where a range asks for it."""
     from qmtl.runtime.io.history_file import UNITS
     from qmtl.runtime.io.market_file import load_funding, load_history
 
+    data, unit = market.data, market.unit
     if unit is not None and unit not in UNITS:
         raise BadInputError(f"--unit: found {unit!r}, expected {', '.join(UNITS)}")
-    if len(data) != len(plan.markets):
+    if data and any(market.span):
+        raise BadInputError("--data brings the range of its file; leave --since, --start and --end out")
+    if data and len(data) != len(plan.markets):
         wanted = f"{len(plan.markets)} for {', '.join(plan.markets)}"
         raise BadInputError(f"--data: {len(data)} files, expected {wanted}")
     try:
         funding = load_funding(settings.backtest.funding, settings.backtest.funding_marks)
+        if not data:
+            return load_stored(invocation, settings, plan, market.span, funding)
         return {
             symbol: load_history(path, symbol=symbol, interval=plan.interval, unit=unit, funding=funding)
             for symbol, path in zip(plan.markets, data, strict=True)

@@ -170,3 +170,24 @@ def test_06_a_hole_under_a_trade_is_flagged_and_strict_refuses(place: Path) -> N
     )
     assert cut.code == 0, cut.error
     assert "over missing" not in cut.text
+
+
+def test_01_without_a_file_the_store_is_read(place: Path) -> None:
+    """The transcript: data fetch, then backtest."""
+    run_command("new", "band_break.py")
+    bare = run_command("backtest", "band_break.py")
+    assert bare.code == 2
+    assert bare.error.startswith(
+        "error: binanceusdm BTC/USDT:USDT 1m: nothing is stored; qmtl data fetch BTC"
+    )
+    assert run_command("data", "fetch", "BTCUSDT", "1m", "--file", "candles.parquet").code == 0
+    stored = json.loads(run_command("backtest", "band_break.py", "--json").text)
+    filed = json.loads(backtest("--json").text)
+    assert stored["trades_hash"] == filed["trades_hash"]
+    assert stored["coverage"] == {"BTCUSDT": 1.0}
+    part = run_command(
+        "backtest", "band_break.py", "--start", "2023-11-15T10:00", "--end", "2023-11-15T20:00"
+    )
+    assert part.text.startswith("600 bars (100 %"), part.error
+    both = backtest("--since", "3d")
+    assert both.error == "error: --data brings the range of its file; leave --since, --start and --end out"
