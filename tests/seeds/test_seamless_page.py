@@ -15,7 +15,7 @@ import pytest
 from qmtl.engine.clock import SystemClock
 from qmtl.services.paper_exchange.app import PaperExchange
 from qmtl.services.paper_exchange.settings import MarketSettings, PaperExchangeConfig
-from tests.runtime.io.history_rig import KLINES, T0, History, bar, configure, history
+from tests.runtime.io.history_rig import KLINES, T0, History, configure, history
 from tests.servers import QuestDBServer
 
 __all__ = ["configure", "history"]
@@ -142,4 +142,11 @@ def test_the_page_is_the_published_one(recorded_data: Path) -> None:
     if not original.is_file():
         pytest.skip(f"no published page beside the recorded data: {original.name}")
     assert PAGE.read_bytes() == original.read_bytes()
-    assert bar(0)[0] == 40_000.25
+
+
+def test_the_pages_it_links_to_exist() -> None:
+    guide = ROOT / "docs" / "ko" / "guides" / "ccxt_seamless.md"
+    assert guide.read_bytes() == PAGE.read_bytes()
+    links = re.findall(r"\]\(([^)]+\.md)\)", guide.read_text("utf-8"))
+    assert len(links) == 3
+    assert [link for link in links if not (guide.parent / link).is_file()] == []
