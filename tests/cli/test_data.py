@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from polars.testing import assert_frame_equal
 from qmtl.cli import app
 from qmtl.runtime.io.artifacts import ArtifactReader
 from qmtl.runtime.io.history_file import read_bars
+from tests.servers import QuestDBServer
+
+assert_same = partial(assert_frame_equal, check_exact=True)
 
 BTC = [
     "BTCUSDT_UM_1m_2023-07-18_2023-08-17.feather",
@@ -84,7 +88,7 @@ def test_42_a_file_with_538_gaps_comes_back_row_for_row(
     for name in ("out.parquet", "out.feather", "out.csv", "out.csv.gz"):
         done = ask("data", "export", *series, name, "--json")
         assert (done.code, done.body["rows"], done.body["holes"]) == (0, 13_681, body["holes"])
-        assert_frame_equal(read_bars(home / name), recorded)
+        assert_same(read_bars(home / name), recorded)
     verified = ask("data", "verify", *series)
     assert (verified.code, verified.out) == (0, "1 series · 0 differences\n")
 
@@ -104,7 +108,7 @@ def test_42_recorded_files_go_through_store_coverage_and_artifact(
         assert (told["filled"], len(told["holes"])) == (recorded.height, 538 if name == THIN else 0)
         named = reader.resolve(told["node_id"], 60, told["as_of"], told["start"], told["end"])
         assert named == told["dataset_fingerprint"]
-        assert_frame_equal(reader.open(named), recorded)
+        assert_same(reader.open(named), recorded)
         pieces += [] if name == THIN else [recorded]
     body = ask("data", "coverage", "BTC/USDT", "1m", "--json").body["series"][0]
     assert body["symbol"] == "BTC/USDT:USDT"
@@ -112,7 +116,7 @@ def test_42_recorded_files_go_through_store_coverage_and_artifact(
         (a["ts"][-1] + 60, b["ts"][0]) for a, b in itertools.pairwise(pieces)
     ]
     assert ask("data", "export", "BTC/USDT:USDT", "1m", "all.parquet").code == 0
-    assert_frame_equal(read_bars(home / "all.parquet"), pl.concat(pieces))
+    assert_same(read_bars(home / "all.parquet"), pl.concat(pieces))
     assert ask("data", "verify").out == "2 series · 0 differences\n"
 
 
@@ -288,3 +292,21 @@ def test_nothing_stored_is_said_and_what_to_do(ask: Ask, home: Path) -> None:
         assert "qmtl data fetch" in told.err
     assert ask("data", "verify").out == "0 series · 0 differences\n"
     assert not (home / "out.csv").exists()
+
+
+@pytest.mark.recorded
+def test_42_a_quest_db_store_keeps_the_same_rows_and_holes(
+    ask: Ask, home: Path, recorded_file: Callable[[str], Path], questdb_server: QuestDBServer
+) -> None:
+    page = f"seamless: {{questdb_dsn: '{questdb_server.dsn}', questdb_http: '{questdb_server.http}'}}\n"
+    (home / "qmtl.yml").write_text(page)
+    source = recorded_file(f"candles/{THIN}")
+    series = ("UNITTEST/BTC", "1m", "--exchange", "binance")
+    told = ask("data", "fetch", *series, "--file", source, "--json")
+    assert (told.code, told.err) == (0, "")
+    assert (told.body["filled"], len(told.body["holes"])) == (13_681, 538)
+    assert ask("data", "export", *series, "out.parquet", "--json").body["rows"] == 13_681
+    assert_same(read_bars(home / "out.parquet"), read_bars(source))
+    every = ask("data", "coverage", "--json").body["series"]
+    assert [one["holes"] for one in every if one["symbol"] == "UNITTEST/BTC"] == [told.body["holes"]]
+    assert ask("data", "verify", *series).out == "1 series · 0 differences\n"

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from qmtl.runtime.io.artifacts import ArtifactReader
 from qmtl.runtime.sdk.history import ArtifactNotFoundError
 from tests.conftest import ROOT
 from tests.runtime.io.publish_child import NODE, NOW, ROWS, START, bars, publish
+
+assert_same = partial(assert_frame_equal, check_exact=True)
 
 OLD, NEW = 2.0, 3.0
 AT_ONCE = 2
@@ -78,11 +81,11 @@ def check(base: Path, old: str | None, new: str) -> bool:
         found = ""
     assert found in {old or "", new}
     if found:
-        assert_frame_equal(reader.open(found), bars(NEW if found == new else OLD))
+        assert_same(reader.open(found), bars(NEW if found == new else OLD))
     assert publish(base, NEW, NOW + 10) == new == resolve(base)
-    assert_frame_equal(reader.open(new), bars(NEW))
+    assert_same(reader.open(new), bars(NEW))
     if old is not None:
-        assert_frame_equal(reader.open(old), bars(OLD))
+        assert_same(reader.open(old), bars(OLD))
         assert reader.resolve(NODE, 60, NOW + 9, START, START + 60) == old
     leftovers = [path.name for path in base.rglob(".*")]
     assert leftovers == [], "the next publish takes over what the dead one left"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,8 @@ from qmtl.runtime.io.artifacts import ArtifactReader, ArtifactRegistrar, encode_
 from qmtl.runtime.sdk.fingerprint import fingerprint
 from qmtl.runtime.sdk.history import ArtifactCorruptError, ArtifactNotFoundError
 from qmtl.runtime.sdk.ohlcv_nodeid import NodeIdError, build, build_trades
+
+assert_same = partial(assert_frame_equal, check_exact=True)
 
 NODE = "ohlcv:binanceusdm:BTC/USDT%3AUSDT:1m"
 START, NOW = 1_706_745_600, 1_800_000_000
@@ -61,7 +64,7 @@ def test_what_was_published_is_read_back(tmp_path: Path) -> None:
         stable, node_id=NODE, interval=60, start=START, end=START + 240
     )
     reader = ArtifactReader(base)
-    assert_frame_equal(reader.open(published.fingerprint), stable)
+    assert_same(reader.open(published.fingerprint), stable)
     manifest = reader.manifest(published.fingerprint)
     assert {name: manifest[name] for name in manifest if name not in {"data", "producer"}} == {
         "node_id": NODE,
@@ -136,7 +139,7 @@ def test_trades_are_published_too(tmp_path: Path) -> None:
     frame = pl.DataFrame({**rows, "side": [None]}, schema_overrides={"side": pl.String})
     metadata = {"node_id": node, "interval": 3_600, "requested_range": (START, START + 3_600)}
     published = at(NOW, tmp_path).publish(frame, metadata)
-    assert_frame_equal(ArtifactReader(tmp_path).open(published.fingerprint), frame)
+    assert_same(ArtifactReader(tmp_path).open(published.fingerprint), frame)
 
 
 def test_nothing_at_all_is_an_artifact_and_rows_before_the_range_are_none(tmp_path: Path) -> None:
@@ -186,7 +189,7 @@ def test_35_a_flipped_byte_is_noticed(
     # Publishing the same rows again mends what was harmed.
     flipped(next(path for path in files if path.name == "data.parquet"), 100)
     at(NOW + 5, tmp_path).publish(bars(), told())
-    assert_frame_equal(reader.open(published.fingerprint), bars())
+    assert_same(reader.open(published.fingerprint), bars())
     assert reader.manifest(published.fingerprint)["as_of"] == NOW
 
 

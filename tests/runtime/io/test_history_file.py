@@ -4,12 +4,15 @@ import gzip
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pyarrow.feather
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 from qmtl.core.bar import BarError
@@ -21,6 +24,8 @@ from qmtl.runtime.io.history_file import (
     read_trades,
     write_rows,
 )
+
+assert_same = partial(assert_frame_equal, check_exact=True)
 
 START = 1_706_745_600
 VALUES = {
@@ -93,9 +98,9 @@ def test_42_what_is_written_is_read_back(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     for _ in range(2):  # a file that is there is replaced
         write_rows(BARS, path)
-        assert_frame_equal(read_bars(path), BARS)
+        assert_same(read_bars(path), BARS)
     write_rows(TRADES, path)
-    assert_frame_equal(read_trades(path), TRADES)
+    assert_same(read_trades(path), TRADES)
     assert [file.name for file in tmp_path.iterdir()] == [path.name], "nothing is left beside it"
 
 
@@ -217,7 +222,7 @@ def test_recorded_files_are_read_whole(
     assert (frame.height, frame["ts"].is_sorted()) == (rows, True)
     if name.endswith(".csv.gz"):
         bare = gzip.decompress(path.read_bytes()).decode().partition("\n")[2]
-        assert_frame_equal(read_bars(place(tmp_path / "bare.zip", bare)), frame)
+        assert_same(read_bars(place(tmp_path / "bare.zip", bare)), frame)
     assert read_candles(path)["open_ms"].to_list() == (frame["ts"] * 1000).to_list()
 
 
@@ -225,3 +230,27 @@ def test_recorded_files_are_read_whole(
 def test_rates_are_read_as_they_are(recorded_file: Callable[[str], Path]) -> None:
     frame = read_rates(recorded_file("candles/BTCUSDT_UM_8h-funding_rate.feather"))
     assert (frame.columns, frame.height, frame["open"][0]) == (["open_ms", "open"], 266, 6.818e-05)
+
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+ROWS = st.lists(st.tuples(st.integers(0, 10**11 - 1), *[FINITE] * 5), min_size=1, max_size=20)
+SIDES = st.sampled_from(["buy", "sell", None])
+IDS = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=8)
+TRADE_ROWS = st.lists(
+    st.tuples(st.integers(0, 10**14 - 1), IDS, FINITE, FINITE, SIDES), min_size=1, max_size=20
+)
+
+
+@settings(max_examples=40)
+@given(ROWS, TRADE_ROWS, st.sampled_from([".parquet", ".feather", ".csv", ".csv.gz"]))
+def test_42_any_rows_come_back_exactly(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], trades: list[Any], suffix: str
+) -> None:
+    path = tmp_path_factory.mktemp("files") / f"a{suffix}"
+    frame = pl.DataFrame(rows, schema=BARS.schema, orient="row")
+    write_rows(frame, path)
+    assert_same(read_bars(path), frame)
+    made = [(ms // 1000, ms, *rest) for ms, *rest in trades]
+    frame = pl.DataFrame(made, schema=TRADES.schema, orient="row")
+    write_rows(frame, path)
+    assert_same(read_trades(path), frame)

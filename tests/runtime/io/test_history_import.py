@@ -1,6 +1,7 @@
 """Imported rows in a store, what audits say of it, and artifacts of what it holds."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +17,8 @@ from qmtl.runtime.io.history_import import read_history, store_history
 from qmtl.runtime.io.stored_artifact import publish_stored
 from qmtl.runtime.sdk.conformance import ConformancePipeline
 from qmtl.runtime.sdk.history import CoverageSpan, SeriesKey
+
+assert_same = partial(assert_frame_equal, check_exact=True)
 
 KEY = SeriesKey("ohlcv:binance:BTC/USDT:1m", 60)
 TRADES = SeriesKey("trades:binance:BTC/USDT", 3_600)
@@ -51,7 +54,7 @@ async def differences(
 async def test_gaps_stay_missing_and_young_bars_are_fetched_once_more(store: EmbeddedStore) -> None:
     rows = bars(0, 1, 2, 5, 6, 7, 8)
     assert await put(store, rows, DAY + 9 * 60 + 30) == (DAY, DAY + 540)
-    assert_frame_equal(await store.read(KEY, DAY, NOW), rows)
+    assert_same(await store.read(KEY, DAY, NOW), rows)
     # At 9:30 the cells that end after 7:30 may still change.
     assert await store.coverage(KEY) == [
         CoverageSpan(DAY, DAY + 180, "rows"),
@@ -86,7 +89,7 @@ async def test_trades_cover_the_hours_from_first_to_last(store: EmbeddedStore) -
     span = await store_history(store, TRADES, rows, now_s=NOW, stabilization_bars=2)
     assert span == (DAY, DAY + 7 * 3_600)
     assert await store.coverage(TRADES) == [CoverageSpan(DAY, DAY + 7 * 3_600, "rows")]
-    assert_frame_equal(await store.read(TRADES, DAY, NOW), rows)
+    assert_same(await store.read(TRADES, DAY, NOW), rows)
     assert await differences(store, key=TRADES) == []
 
 
@@ -139,7 +142,7 @@ async def test_34_an_artifact_stays_when_storage_is_mutated(store: EmbeddedStore
     await store.aclose()  # nothing but the artifact is read
     named = reader.resolve(KEY.node_id, 60, NOW, DAY, DAY + 360)
     assert named == published.fingerprint
-    assert_frame_equal(reader.open(named), rows)
+    assert_same(reader.open(named), rows)
 
 
 async def test_an_audit_compares_with_the_newest_artifact_of_each_range(
