@@ -24,17 +24,17 @@ check: dev ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-logo
 
-bench: dev peers ## every figure we claim, with the peers beside it; writes bench/results/
+bench: dev servers peers ## every figure we claim, with the peers beside it; writes bench/results/
 	@set -e; for file in $$(grep -l '__main__' bench/*.py); do \
 	  echo "== $$file"; $(BIN)/python -m bench.$$(basename $$file .py) $(ARGS); done
 
-chaos: dev ## the fault campaigns at full count: kill points, lost acknowledgements
+chaos: dev servers ## the fault campaigns at full count: kill points, lost acknowledgements
 	QMTL_CAMPAIGN=chaos $(PYTEST) -m chaos --timeout 3600 $(ARGS)
 
-fuzz: dev ## the property tests at 20,000 cases each, fresh seed
+fuzz: dev servers ## the property tests at 20,000 cases each, fresh seed
 	QMTL_CAMPAIGN=fuzz HYPOTHESIS_PROFILE=fuzz $(PYTEST) -m fuzz --timeout 3600 $(ARGS)
 
-soak: dev ## long runs: a simulated day, a million messages, memory
+soak: dev servers ## long runs: a simulated day, a million messages, memory
 	QMTL_CAMPAIGN=soak $(PYTEST) -m soak --timeout 7200 $(ARGS)
 
 lock: ## rewrite the lock files from pyproject.toml; ARGS="package …" moves those packages

@@ -21,7 +21,7 @@ import zipfile
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import pytest
 
@@ -209,6 +209,18 @@ class QuestDBServer(Server):
     """QuestDB from its jar: ILP and queries over HTTP, SQL over pgwire, login admin and quest."""
 
     name = "questdb"
+    settings: ClassVar[dict[str, str]] = {
+        "dev.mode.enabled": "true",  # ALTER TABLE … SUSPEND WAL is for tests only
+        "shared.worker.count": "2",
+        # Small tables: pages of the default size cost more than the rows.
+        "cairo.wal.writer.data.append.page.size": "64k",
+        "cairo.writer.data.append.page.size": "64k",
+        "cairo.writer.data.index.key.append.page.size": "64k",
+        "cairo.writer.data.index.value.append.page.size": "64k",
+        "cairo.system.writer.data.append.page.size": "64k",
+        "cairo.wal.writer.event.append.page.size": "64k",
+        "cairo.o3.column.memory.size": "256k",
+    }
 
     def __init__(self) -> None:
         super().__init__()
@@ -231,16 +243,7 @@ class QuestDBServer(Server):
             "http.min.enabled": "false",
             "line.tcp.enabled": "false",
             "telemetry.enabled": "false",
-            "dev.mode.enabled": "true",  # ALTER TABLE … SUSPEND WAL is for tests only
-            "shared.worker.count": "2",
-            # Small tables: pages of the default size cost more than the rows.
-            "cairo.wal.writer.data.append.page.size": "64k",
-            "cairo.writer.data.append.page.size": "64k",
-            "cairo.writer.data.index.key.append.page.size": "64k",
-            "cairo.writer.data.index.value.append.page.size": "64k",
-            "cairo.system.writer.data.append.page.size": "64k",
-            "cairo.wal.writer.event.append.page.size": "64k",
-            "cairo.o3.column.memory.size": "256k",
+            **self.settings,
         }
         lines = "".join(f"{key}={value}\n" for key, value in settings.items())
         (conf / "server.conf").write_text(lines, "utf-8")

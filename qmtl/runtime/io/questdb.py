@@ -3,7 +3,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -56,6 +56,9 @@ _MARKS_QUERY = (
     'SELECT cast(ts AS long) / 1000000 AS ts, end_s, kind, checked_s FROM "{table}"'
     " WHERE node_id = $1 AND interval_s = $2"
 )
+_COVERAGE_QUERY = f"{_MARKS_QUERY} AND kind != '{FENCE}'"
+# Of fences there is one for each lease there was: only those that matter are fetched.
+_FENCES_QUERY = f"{_MARKS_QUERY} AND kind = '{FENCE}' AND ts < $3 AND end_s > $4"
 _TABLE_QUERY = 'SELECT "walEnabled" AS is_wal FROM tables() WHERE lower(table_name) = lower($1)'
 
 
@@ -160,9 +163,8 @@ class QuestDBStore:
         resolve_series(key)
         await self._check_environment()
         at = self._clock.now_ms() // 1000 if now is None else now
-        marks = await self._read_marks(key)
         valid: list[CoverageSpan] = []
-        for mark in settle_marks(mark for mark in marks if mark.kind != FENCE):
+        for mark in settle_marks(await self._read_marks(key)):
             if mark.kind == "empty_24h" and at >= mark.stamp + _EMPTY_FOR_S:
                 continue
             kind = cast("CoverageKind", mark.kind)
@@ -257,24 +259,33 @@ class QuestDBStore:
         # Marks are read, laid over and written back: one at a time within the process.
         async with self._locks.setdefault(key, asyncio.Lock()):
             marks = await self._read_marks(key)
-            stored = [mark for mark in marks if mark.kind != FENCE]
-            added = lay_marks(stored, ranges, kind, self._clock.now_ms() // 1000)
+            added = lay_marks(marks, ranges, kind, self._clock.now_ms() // 1000)
             if fence is not None:
-                fences = [mark for mark in marks if mark.kind == FENCE]
-                _refuse_stale(key, fences, touched, fence)
+                fences = await self._check_fence(key, touched, fence)
                 added += lay_marks(fences, touched, FENCE, fence)
                 await confirm_lease()
             if added:
                 await self._send_marks(key, added)
 
-    async def _check_fence(self, key: SeriesKey, touched: Sequence[Range], fence: int) -> None:
-        marks = await self._read_marks(key)
-        _refuse_stale(key, [mark for mark in marks if mark.kind == FENCE], touched, fence)
+    async def _check_fence(self, key: SeriesKey, touched: Sequence[Range], fence: int) -> list[Mark]:
+        """Return the fences seen for `touched` and around; StaleFenceError when one is higher."""
+        if not touched:
+            return []
+        query = _FENCES_QUERY.format(table=self._marks_table)
+        found = await self._link.fetch(query, *key, _moment(touched[-1][1]), touched[0][0])
+        fences = [Mark(*row) for row in found]
+        for seen in settle_marks(fences):
+            if seen.stamp > fence and (here := clip_ranges(touched, seen.start, seen.end)):
+                raise StaleFenceError(
+                    f"{key.node_id}: fence {fence} for [{here[0][0]}, {here[0][1]}) is stale: "
+                    f"[{seen.start}, {seen.end}) was written with {seen.stamp}"
+                )
+        return fences
 
     async def _read_marks(self, key: SeriesKey) -> list[Mark]:
         if not await self._look_up(self._marks_table, COVERAGE):
             return []
-        query = _MARKS_QUERY.format(table=self._marks_table)
+        query = _COVERAGE_QUERY.format(table=self._marks_table)
         return [Mark(*row) for row in await self._link.fetch(query, *key)]
 
     async def _send_marks(self, key: SeriesKey, marks: Sequence[Mark]) -> None:
@@ -306,15 +317,6 @@ def _trade_lines(key: SeriesKey, rows: "pl.DataFrame") -> Iterator[IlpRow]:
             "amount": amount,
         }
         yield IlpRow({"node_id": key.node_id, "side": side}, columns, ts_ms * 1000)
-
-
-def _refuse_stale(key: SeriesKey, fences: Iterable[Mark], touched: Sequence[Range], fence: int) -> None:
-    for seen in settle_marks(fences):
-        if seen.stamp > fence and (here := clip_ranges(touched, seen.start, seen.end)):
-            raise StaleFenceError(
-                f"{key.node_id}: fence {fence} for [{here[0][0]}, {here[0][1]}) is stale: "
-                f"[{seen.start}, {seen.end}) was written with {seen.stamp}"
-            )
 
 
 def _check_ranges(ranges: Sequence[Range]) -> list[Range]:
