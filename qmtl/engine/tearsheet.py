@@ -1,0 +1,294 @@
+"""A run as one self-contained page: charts, figures, what was assumed, and how to do it again."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from html import escape
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from qmtl.engine.statistics import DAY, HOUR, monthly_returns, period_ends, returns_of
+from qmtl.engine.tearsheet_charts import (
+    draw_costs,
+    draw_equity,
+    draw_exposure,
+    draw_months,
+    draw_profits,
+    draw_trades,
+)
+
+Columns = Mapping[str, npt.NDArray[Any]]
+"""One row a bar: open_ms, open, high, low, close, equity, position; more are the strategy's own lines."""
+_OWN = ("open_ms", "open", "high", "low", "close", "equity", "position")
+HOLES_SHOWN = 20
+TRADES_SHOWN = 12
+
+_STYLE = """
+:root{--ink:#1d2733;--soft:#5b6878;--line:#e6eaf0;--gain:#157f5b;--loss:#c2402f;--accent:#2457c5}
+*{box-sizing:border-box}
+body{margin:0;background:#f4f6f9;color:var(--ink);font:15px/1.5 system-ui,sans-serif}
+main{max-width:1180px;margin:0 auto;padding:28px 20px 60px}
+h1{font-size:26px;margin:0 0 2px;letter-spacing:-.01em}
+h2{font-size:16px;margin:0 0 8px}
+header p{margin:0;color:var(--soft)}
+.verdict{font-size:19px;font-weight:600;margin:14px 0 18px;color:var(--ink)}
+.loss{color:var(--loss)}.gain{color:var(--gain)}
+.flag{background:#fff4d6;border:1px solid #edd28a;border-radius:8px;padding:8px 12px;margin:0 0 14px}
+.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:10px;margin-bottom:14px}
+.tile,section{background:#fff;border:1px solid var(--line);border-radius:10px}
+.tile{padding:10px 14px}.tile b{display:block;font-size:20px;font-variant-numeric:tabular-nums}
+.tile span{color:var(--soft);font-size:13px}
+section{padding:16px 18px;margin-bottom:14px}
+.two{display:grid;grid-template-columns:1fr 1fr;gap:14px}.two section{margin:0}
+.two{margin-bottom:14px}@media(max-width:820px){.two{grid-template-columns:1fr}}
+table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
+th,td{text-align:left;padding:4px 10px 4px 0;border-bottom:1px solid var(--line);vertical-align:top}
+th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right}
+code{background:#f0f3f7;border-radius:5px;padding:2px 6px;word-break:break-all}
+footer{color:var(--soft);font-size:13px}
+"""
+
+_SCRIPT = """
+const figures=JSON.parse(document.getElementById('figures').textContent);
+for(const [name,figure] of Object.entries(figures))
+  Plotly.newPlot(name,figure.data,figure.layout,{responsive:true,displayModeBar:false});
+document.body.dataset.drawn='yes';
+"""
+
+
+def render_tearsheet(
+    record: Mapping[str, Any], bars: Columns, trades: Mapping[str, Sequence[Any]], *, script: str
+) -> str:
+    """Return the page of one run.
+
+    `record` is the run's `run.json`, `bars` one row a bar, `trades` one row a trade (closed ones first);
+    `script` is plotly.js, put into the page so that it needs no network.
+    """
+    figures = record["figures"]
+    first = float(record["costs"]["wallet"])
+    charts = _draw(record, bars, trades, first)
+    title = f"{record['strategy']['class']} · {record['data']['symbol']} {record['data']['interval']}"
+    body = [
+        _header(record, title),
+        _tiles(figures, first),
+        _section("Equity and drawdown", "equity"),
+        _section("Trades", "trades"),
+        _pair(_section("From gross to net", "costs"), _section("Profits of trades", "profits")),
+        _pair(_section("Months", "months"), _section("Exposure", "exposure")),
+        _extremes(trades),
+        _pair(_data(record), _terms(record)),
+        _again(record),
+    ]
+    data = json.dumps(charts, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<style>{_STYLE}</style></head><body><main>{''.join(body)}</main>"
+        f'<script type="application/json" id="figures">{data}</script>'
+        f"<script>{script}</script><script>{_SCRIPT}</script></body></html>\n"
+    )
+
+
+def _draw(
+    record: Mapping[str, Any], bars: Columns, trades: Mapping[str, Sequence[Any]], first: float
+) -> dict[str, Any]:
+    figures, open_ms, close = record["figures"], bars["open_ms"], bars["close"]
+    equity = bars["equity"]
+    period = DAY if figures.get("period") == DAY.name else HOUR
+    rows = period_ends(open_ms, period)
+    months = monthly_returns(open_ms[rows], returns_of(equity[rows], first))
+    lines = {name: values for name, values in bars.items() if name not in _OWN}
+    profits = np.array(
+        [float(pnl) for pnl, when in zip(trades["pnl"], trades["exit_ts"], strict=True) if when]
+    )
+    shares = np.divide(bars["position"] * close, equity, out=np.zeros(len(equity)), where=equity > 0)
+    return {
+        "equity": draw_equity(open_ms, equity, first * close / close[0], first),
+        "trades": draw_trades(bars, trades, lines),
+        "costs": draw_costs(figures["gross"], figures["fees"], figures["funding"], figures["net"]),
+        "profits": draw_profits(profits),
+        "months": draw_months(months),
+        "exposure": draw_exposure(open_ms, shares),
+    }
+
+
+# --- pieces of the page ----------------------------------------------------------------------------
+
+
+def verdict(figures: Mapping[str, Any]) -> str:
+    """Say in one sentence what the run came to, after costs."""
+    net, gross, trades = figures["net"], figures["gross"], figures["trades"]
+    low, high = figures.get("sharpe_low"), figures.get("sharpe_high")
+    if not trades:
+        return "No trade was made."
+    if net <= 0:
+        return "Costs eat the profit: it loses after them." if gross > 0 else "It loses, even before costs."
+    if low is None or high is None or low <= 0:
+        return "It gains after costs, but the interval of its Sharpe ratio holds zero: that may be luck."
+    return "It gains after costs, and the interval of its Sharpe ratio is above zero."
+
+
+def _header(record: Mapping[str, Any], title: str) -> str:
+    data, figures = record["data"], record["figures"]
+    span = f"{_day(data['start'])} to {_day(data['end'])} · {data['rows']:,} bars ({data['coverage']:.2%})"
+    flags = ""
+    if "synthetic" in str(data["source"]).lower():
+        flags += '<p class="flag"><b>SYNTHETIC</b> · these candles were made up, no market did this.</p>'
+    if figures.get("other_net") is not None:
+        flags += (
+            '<p class="flag"><b>INTRABAR ASSUMED</b> · inside a candle the path is not known; this is the '
+            f"worse of two bounds, the other came to {figures['other_net']:+,.2f}.</p>"
+        )
+    if figures.get("trades_over_holes"):
+        flags += f'<p class="flag"><b>{figures["trades_over_holes"]} trades</b> span missing candles.</p>'
+    tone = "gain" if figures["net"] > 0 else "loss"
+    return (
+        f"<header><h1>{escape(title)}</h1><p>{escape(span)} · {escape(str(data['source']))}</p></header>"
+        f'<p class="verdict"><span class="{tone}">{figures["net_pct"]:+.2%} net.</span> '
+        f"{escape(verdict(figures))}</p>{flags}"
+    )
+
+
+def _tiles(figures: Mapping[str, Any], first: float) -> str:
+    def share(value: float | None) -> str:
+        return "–" if value is None else f"{value:+.2%}"
+
+    def plain(value: float | None, digits: int = 2) -> str:
+        return "–" if value is None else f"{value:,.{digits}f}"
+
+    between = f"{plain(figures.get('sharpe_low'), 1)} to {plain(figures.get('sharpe_high'), 1)}"
+    tiles = [
+        (share(figures["net_pct"]), f"net of {first:,.0f}"),
+        (share(figures["gross"] / first), "gross, before costs"),
+        (share(-figures["fees"] / first), "fees"),
+        (share(figures["funding"] / first), "funding"),
+        (plain(figures.get("sharpe"), 1), f"Sharpe · 95 %: {between}"),
+        (plain(figures.get("sortino"), 1), "Sortino"),
+        (plain(figures.get("calmar"), 1), "Calmar"),
+        (share(-figures["max_drawdown_bars"]), "deepest drawdown"),
+        (f"{figures['trades']:,}", "closed trades"),
+        (share(figures.get("win_rate")).lstrip("+"), "of them won"),
+        (plain(figures.get("profit_factor")), "profit factor"),
+        (plain(figures.get("expectancy")), "expectancy, a trade"),
+        (share(figures.get("exposure")).lstrip("+"), "of bars in a position"),
+        (plain(figures["turnover"] / first, 0), "times the balance traded"),
+    ]
+    shown = "".join(
+        f'<div class="tile"><b>{escape(value)}</b><span>{escape(name)}</span></div>' for value, name in tiles
+    )
+    return f'<div class="tiles">{shown}</div>'
+
+
+def _section(title: str, chart: str) -> str:
+    return f'<section><h2>{escape(title)}</h2><div id="{chart}"></div></section>'
+
+
+def _pair(left: str, right: str) -> str:
+    return f'<div class="two">{left}{right}</div>'
+
+
+def _extremes(trades: Mapping[str, Sequence[Any]]) -> str:
+    order = sorted(range(len(trades["pnl"])), key=lambda row: float(trades["pnl"][row]))
+    half = TRADES_SHOWN // 2
+    shown = order if len(order) <= TRADES_SHOWN else [*order[:half], *order[-half:]]
+    rows = "".join(
+        f"<tr><td>{_minute(trades['entry_ts'][row])}</td><td>{escape(str(trades['side'][row]))}</td>"
+        f'<td class="n">{float(trades["quantity"][row]):g}</td><td class="n">{trades["entry"][row]:,.2f}</td>'
+        f'<td class="n">{_price(trades["exit"][row])}</td><td class="n">{float(trades["fee"][row]):,.2f}</td>'
+        f'<td class="n">{float(trades["funding"][row]):,.2f}</td>'
+        f'<td class="n {"gain" if float(trades["pnl"][row]) > 0 else "loss"}">'
+        f"{float(trades['pnl'][row]):+,.2f}</td>"
+        f"<td>{escape(str(trades['why_in'][row]))}</td><td>{escape(str(trades['why_out'][row]))}</td></tr>"
+        for row in reversed(shown)
+    )
+    heads = (
+        "entry (UTC)",
+        "side",
+        "quantity",
+        "entry",
+        "exit",
+        "fee",
+        "funding",
+        "profit",
+        "why in",
+        "why out",
+    )
+    head = "".join(f"<th{' class=n' if 2 <= at <= 7 else ''}>{name}</th>" for at, name in enumerate(heads))
+    note = "" if len(order) <= TRADES_SHOWN else f" of {len(order):,}; all of them are in trades.parquet"
+    return f"<section><h2>Best and worst trades{note}</h2><table><tr>{head}</tr>{rows}</table></section>"
+
+
+def _data(record: Mapping[str, Any]) -> str:
+    data = record["data"]
+    holes = data.get("holes") or []
+    rows = _rows(
+        {
+            "symbol": data["symbol"],
+            "interval": data["interval"],
+            "source": data["source"],
+            "range": f"{_minute_of(data['start'])} to {_minute_of(data['end'])}",
+            "bars": f"{data['rows']:,} ({data['coverage']:.4%})",
+            "fingerprint": data["fingerprint"],
+            "holes": f"{len(holes):,}",
+        }
+    )
+    listed = "".join(
+        f"<tr><td>{_minute(hole['start_ms'])}</td><td>{_minute(hole['end_ms'])}</td>"
+        f"<td>{escape(str(hole['reason']))}</td></tr>"
+        for hole in holes[:HOLES_SHOWN]
+    )
+    table = f"<table><tr><th>from</th><th>to</th><th>why</th></tr>{listed}</table>" if listed else ""
+    more = f"<p>… and {len(holes) - HOLES_SHOWN:,} more in run.json</p>" if len(holes) > HOLES_SHOWN else ""
+    return f"<section><h2>Data</h2>{rows}{table}{more}</section>"
+
+
+def _terms(record: Mapping[str, Any]) -> str:
+    params = _rows(dict(record["params"]) or {"none": ""})
+    costs = {name: value for name, value in record["costs"].items() if name not in {"assumptions", "limits"}}
+    listed = "".join(f"<li>{escape(str(one))}</li>" for one in record["costs"].get("assumptions", ()))
+    return (
+        f"<section><h2>Parameters</h2>{params}<h2>Costs and fills</h2>{_rows(costs)}"
+        f"<ul>{listed}</ul>{_rows({'sizing': record.get('sizing', '')})}</section>"
+    )
+
+
+def _again(record: Mapping[str, Any]) -> str:
+    strategy, versions = record["strategy"], record.get("versions", {})
+    made = {
+        "strategy": f"{strategy['file']} ({strategy['class']}), sha256 {strategy['sha256']}",
+        "seed": record.get("seed"),
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "command": record.get("command", ""),
+        "made": record.get("created", ""),
+    }
+    return (
+        f"<section><h2>Do it again</h2><p><code>qmtl reproduce {escape(str(record['id']))}</code></p>"
+        f"{_rows(made)}</section><footer>Made by qmtl. A backtest is a story about the past; nothing here is "
+        "financial advice.</footer>"
+    )
+
+
+def _rows(values: Mapping[str, Any]) -> str:
+    lines = "".join(
+        f"<tr><th>{escape(str(name))}</th><td>{escape(str(value))}</td></tr>"
+        for name, value in values.items()
+    )
+    return f"<table>{lines}</table>"
+
+
+def _price(value: float | None) -> str:
+    return "open" if value is None else f"{value:,.2f}"
+
+
+def _minute(ts_ms: int) -> str:
+    return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _minute_of(value: Any) -> str:
+    return _minute(value) if isinstance(value, int) else str(value)
+
+
+def _day(value: Any) -> str:
+    return _minute_of(value)[:10]
