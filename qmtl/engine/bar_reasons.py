@@ -21,7 +21,7 @@ class BarReasons:
 
     def __init__(self, engine: "Engine") -> None:
         """Serve `engine`."""
-        self._append = engine.record
+        self._engine = engine
         self._state = engine.state
         self._risk = engine.risk
         self._positions = engine.account.positions
@@ -34,7 +34,12 @@ class BarReasons:
     def take(self, bar: BarClosed, *, is_warm: bool) -> None:
         """Record the reason of a bar the strategy has seen, and those that were owed before it."""
         state = self._state
-        if self._defers:
+        if not (self._defers or state.undecided or state.notes):
+            # By far the most bars: nobody waits, nothing was done.
+            symbol = bar.symbol
+            reason, gate = self._find_standing(symbol, bar, is_warm=is_warm)
+            self._engine.record(DecisionMade(bar.ts_ms, symbol, bar.open_ms, reason, gate, state.numbers))
+        elif self._defers:
             self._defers = False
             state.undecided.append(Undecided(bar.ts_ms, bar.symbol, bar.open_ms, is_warm, state.numbers))
         else:
@@ -73,15 +78,14 @@ class BarReasons:
             reason = _ENTERED if acted & ENTERED else _EXITED if acted & EXITED else _REFUSED
             gate = notes.gate if reason is _REFUSED else ""
         else:
-            held = self._positions.get(symbol)
-            if held is not None and held.quantity:
-                reason = _HOLDING
-            else:
-                reason, gate = self._find_idle_reason(bar, is_warm=is_warm)
-        self._append(DecisionMade(ts_ms, symbol, open_ms, reason, gate, numbers, why))
+            reason, gate = self._find_standing(symbol, bar, is_warm=is_warm)
+        self._engine.record(DecisionMade(ts_ms, symbol, open_ms, reason, gate, numbers, why))
 
-    def _find_idle_reason(self, bar: BarClosed | None, *, is_warm: bool) -> tuple[Reason, str]:
-        """Return why nothing was done and nothing is held at a bar, and who said so."""
+    def _find_standing(self, symbol: str, bar: BarClosed | None, *, is_warm: bool) -> tuple[Reason, str]:
+        """Return the reason of a bar at which nothing was done, and who said so."""
+        held = self._positions.get(symbol)
+        if held is not None and held.quantity:
+            return _HOLDING, ""
         risk = self._risk
         is_refilled = bar is not None and bar.refilled
         is_early = bar is not None and bar.warmup

@@ -76,6 +76,10 @@ class EngineContext:
         """See Context."""
         engine = self._engine
         state = engine.state
+        if not why and not state.undecided:
+            if numbers is not None:
+                state.numbers = numbers
+            return
         if why:
             engine.desk.note_why(symbol or next(iter(engine.risk.instruments)), why)
         owed = next((bar for bar in state.undecided if bar.symbol == symbol), None) if symbol else None

@@ -38,8 +38,7 @@ class Engine:
         self, strategy: StrategyPort, journal: EventJournal, state: EngineState | None = None
     ) -> None:
         """Start from `state` (a restored snapshot) or from nothing."""
-        self.journal = journal
-        self._append = journal.append
+        self.attach(journal)
         self._commands: list[Command] = []
         self.use_strategy(strategy)
         self.is_open = True
@@ -99,7 +98,7 @@ class Engine:
         Nothing may be sent before the journal is committed. Raises ConservationError when cash and
         positions no longer add up, JournalError when the journal refuses the event.
         """
-        self._append(event)
+        self.record(event)
         risk = self.risk
         if event.ts_ms > risk.now_ms:  # noqa: PLR1730 - a call of max costs as much as the rest of the line
             risk.now_ms = event.ts_ms
@@ -110,17 +109,13 @@ class Engine:
             return tuple(commands)
         return ()
 
-    def record(self, event: ev.AnyEvent) -> None:
-        """Write what the engine itself decided."""
-        self._append(event)
-
     def command(self, command: Command) -> None:
         """Add a command to those this event returns."""
         self._commands.append(command)
 
     def error(self, code: str, detail: str, client_order_id: str = "") -> None:
         """Record something that must not happen, and tell people."""
-        self._append(ev.ErrorRecorded(self.risk.now_ms, code, detail, client_order_id))
+        self.record(ev.ErrorRecorded(self.risk.now_ms, code, detail, client_order_id))
         self._commands.append(RaiseAlert(code, detail))
 
     # --- state in and out --------------------------------------------------------------------------
@@ -143,7 +138,8 @@ class Engine:
     def attach(self, journal: EventJournal) -> None:
         """Write to `journal` from now on: recovery replays against one journal and goes on in another."""
         self.journal = journal
-        self._append = journal.append
+        # The journal's own method: it is called at least twice a bar.
+        self.record: Callable[[ev.AnyEvent], None] = journal.append
 
     def restore(self, body: bytes) -> None:
         """Continue from what `snapshot` returned."""
@@ -291,7 +287,7 @@ class Engine:
         if risk.state is target and risk.state_why == why:
             return
         risk.state, risk.state_why, self.state.state_who = target, "" if target is _ACTIVE else why, who
-        self._append(ev.StateChanged(risk.now_ms, target, who, why))
+        self.record(ev.StateChanged(risk.now_ms, target, who, why))
         if target is TradingState.HALTED:
             self.cancel_entries()
         if target is not _ACTIVE:
@@ -337,7 +333,7 @@ class Engine:
         if self.state.domain == "backtest":
             raise error
         # The text may hold addresses, and records must be the same at a replay.
-        self._append(
+        self.record(
             ev.ErrorRecorded(self.risk.now_ms, "strategy_error", f"{what} raised {type(error).__name__}")
         )
         self.command(RaiseAlert("strategy_error", f"{what}: {error}"))

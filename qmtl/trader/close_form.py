@@ -3,9 +3,12 @@
 Bands and the two past closes end at bar t−1; entry, stop, target and re-entry are judged and sent as
 MARKET at close t: no offset, no cool-down, no volatility gate. At most one order a bar: after an exit the
 next entry is judged at the next close.
+
+Two faces with one result: bar by bar, or, over a history that is known (`prepare`), read from a table that
+numpy fills at once. The table's bands have the same bits (`conditional.rolling_moments`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from math import inf
 from typing import Any
@@ -17,6 +20,10 @@ from qmtl.core.indicator import RollingMoments
 from qmtl.core.interval import parse_interval
 from qmtl.core.order import Order, OrderIntent, Role, Side
 from qmtl.engine.strategy import Context, SilentStrategy
+from qmtl.trader.conditional import rolling_moments
+
+LONG, SHORT, LEAVE_LONG, LEAVE_SHORT = 1, 2, 4, 8
+_NO_ROW = (-1, 0.0, 0.0, 0)
 
 
 class CloseFormParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,6 +37,18 @@ class CloseFormParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     stop: float = 0.0011
     target: float = 0.0016
     quantity: Decimal = Decimal(1)
+
+
+class CloseTable(msgspec.Struct):
+    """What the rules say at each bar of a history, but for stop and target, which hang on the entry.
+
+    `masks` holds LONG, SHORT, LEAVE_LONG, LEAVE_SHORT; `uppers` and `lowers` are the inner bands of the bar
+    before, NaN until there are some; `rows` gives the next bar's time, bands and mask.
+    """
+
+    times: list[int]
+    closes: list[float]
+    rows: Iterator[tuple[int, float, float, int]]
 
 
 class CloseForm(SilentStrategy):
@@ -51,6 +70,9 @@ class CloseForm(SilentStrategy):
         self._held = 0
         self._stop = self._target = 0.0
         self._floor = self._ceiling = 0.0
+        self._table: CloseTable | None = None
+        self._row = -1
+        self._window = params.window
 
     @classmethod
     def from_params(cls, params: Mapping[str, Any]) -> "CloseForm":
@@ -60,10 +82,17 @@ class CloseForm(SilentStrategy):
     @property
     def is_warm(self) -> bool:
         """Tell whether the bands exist."""
-        return self._moments.is_full
+        return self._moments.is_full if self._table is None else self._row + 1 >= self._window
+
+    def prepare(self, bars: Sequence[BarClosed]) -> None:
+        """Compute what the bars to come will say; they must be these, in order, from the first."""
+        self._table, self._row = _tabulate(bars, self.params, self._interval_ms), -1
 
     def on_bar(self, ctx: Context, bar: BarClosed) -> None:
         """Decide at the close against the bands of the bar before, then fold the close into them."""
+        if self._table is not None:
+            self._read(ctx, bar, self._table)
+            return
         close = bar.close
         last = self._last
         moments = self._moments
@@ -89,6 +118,29 @@ class CloseForm(SilentStrategy):
         self._before = last
         self._last = close
         moments.push(bar.open_ms // self._interval_ms, close)
+
+    def _read(self, ctx: Context, bar: BarClosed, table: CloseTable) -> None:
+        """Decide at the close by the table."""
+        self._row = row = self._row + 1
+        opened, upper, lower, mask = next(table.rows, _NO_ROW)
+        if opened != bar.open_ms:
+            raise ValueError(f"bar {bar.open_ms} is not row {row} of the history, which opens at {opened}")
+        if row < self._window or bar.warmup or bar.refilled:
+            return
+        close = bar.close
+        ctx.note({"close": close, "upperInter": upper, "lowerInter": lower})
+        held = self._held
+        if held:
+            is_back = mask & LEAVE_LONG if held > 0 else mask & LEAVE_SHORT
+            if is_back or not self._floor < close < self._ceiling:
+                is_stop = close <= self._stop if held > 0 else close >= self._stop
+                is_target = close >= self._target if held > 0 else close <= self._target
+                why = "stop" if is_stop else "target" if is_target else "re-entry"
+                self._send(ctx, bar, Side.SELL if held > 0 else Side.BUY, Role.EXIT, why)
+        elif mask & LONG:
+            self._send(ctx, bar, Side.BUY, Role.ENTRY, "above upper band")
+        elif mask & SHORT:
+            self._send(ctx, bar, Side.SELL, Role.ENTRY, "below lower band")
 
     def _leave(self, ctx: Context, bar: BarClosed, last: float) -> None:
         close, moments = bar.close, self._moments
@@ -128,6 +180,8 @@ class CloseForm(SilentStrategy):
 
     def dump_state(self) -> dict[str, Any]:
         """Return everything remembered as plain data."""
+        if self._table is not None:
+            self._fold(self._table)
         bands = [self._upper_before, self._lower_before] if self._upper_before < inf else None
         return {
             "moments": self._moments.dump(),
@@ -137,9 +191,50 @@ class CloseForm(SilentStrategy):
         }
 
     def load_state(self, state: Any) -> None:
-        """Restore what `dump_state` returned."""
+        """Restore what `dump_state` returned; a table belongs to one run and is forgotten."""
+        self._table = None
         self._moments.load(state["moments"])
         self._last, self._before = state["closes"]
         self._upper_before, self._lower_before = state["bands"] or (inf, -inf)
         self._held, self._stop, self._target = state["position"]
         self._floor, self._ceiling = sorted((self._stop, self._target))
+
+    def _fold(self, table: CloseTable) -> None:
+        """Bring what is remembered bar by bar in line with the table: the sums start anew every window."""
+        window, end = self.params.window, self._row + 1
+        self._moments = RollingMoments(window)
+        self._upper_before, self._lower_before = inf, -inf
+        # From a multiple of the window, so that the ring stands where it would have stood.
+        for row in range(max(0, end - 3 * window) // window * window, end):
+            moments = self._moments
+            if moments.is_full:
+                near = self._inner * moments.std
+                self._upper_before, self._lower_before = moments.mean + near, moments.mean - near
+            self._before, self._last = self._last, table.closes[row]
+            moments.push(table.times[row] // self._interval_ms, table.closes[row])
+
+
+def _tabulate(bars: Sequence[BarClosed], params: CloseFormParams, interval_ms: int) -> CloseTable:
+    import numpy as np
+
+    count = len(bars)
+    times = np.fromiter((bar.open_ms for bar in bars), np.int64, count)
+    closes = np.fromiter((bar.close for bar in bars), np.float64, count)
+    mean, std = rolling_moments(times // interval_ms, closes, params.window)
+    # Row t is judged against what ends at t-1: everything moves down by one.
+    mean, std, last = (np.concatenate(([np.nan], column))[:count] for column in (mean, std, closes))
+    near, far = params.inner * std, params.outer * std
+    upper, lower = mean + near, mean - near
+    # A comparison with NaN is False: nothing is beyond a band that does not exist.
+    was_above, was_below = last > upper, last < lower
+    above_before = np.concatenate(([False], was_above))[:count]
+    below_before = np.concatenate(([False], was_below))[:count]
+    masks = (
+        LONG * ((closes > upper) & ~was_above & ~above_before)
+        + SHORT * ((closes < lower) & ~was_below & ~below_before)
+        + LEAVE_LONG * ((last > mean + far) & (closes <= mean + far))
+        + LEAVE_SHORT * ((last < mean - far) & (closes >= mean - far))
+    )
+    opened = times.tolist()
+    rows = zip(opened, upper.tolist(), lower.tolist(), masks.tolist(), strict=True)
+    return CloseTable(opened, closes.tolist(), rows)

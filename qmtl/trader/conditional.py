@@ -158,7 +158,7 @@ class BBConditional:
         `open_ms` (or `startTime`), times in UTC milliseconds.
         """
         numbers, closes = _read_frame(frame, self.interval_ms)
-        mean, std = _rolling_moments(numbers, closes, self.window)
+        mean, std = rolling_moments(numbers, closes, self.window)
         near, far = self.inner * std, self.outer * std
         return {
             "mean": mean,
@@ -309,7 +309,7 @@ def _lanes(numbers: "Ints", window: int, first: int) -> "tuple[Ints, Ints]":
     return starts, np.diff(np.append(starts, len(numbers)))
 
 
-def _rolling_moments(numbers: "Ints", closes: "Floats", window: int) -> "tuple[Floats, Floats]":
+def rolling_moments(numbers: "Ints", closes: "Floats", window: int) -> "tuple[Floats, Floats]":
     """`RollingMoments` over an array: the same additions in the same order, one lane per refresh."""
     import numpy as np
 

@@ -112,3 +112,24 @@ def test_wrong_parameters_are_named() -> None:
         CloseForm(CloseFormParams(inner=3.0))
     with pytest.raises(msgspec.ValidationError, match="windw"):
         CloseForm.from_params({"windw": 3})
+
+
+@pytest.mark.recorded
+@pytest.mark.parametrize("count", [15, 20, 21, 61, 4_000])
+def test_a_table_says_what_bars_say_one_by_one(recorded_file: Any, count: int) -> None:
+    bars = closed_bars(read_candles(recorded_file))[:count]
+    plain, prepared = CloseForm(), CloseForm()
+    prepared.prepare(bars)
+    desks = [Desk(strategy, start_ms=bars[0].open_ms) for strategy in (plain, prepared)]
+    for desk in desks:
+        desk.driver.run(bars)
+    assert desks[0].journal.events == desks[1].journal.events
+    assert desks[0].engine.state_hash() == desks[1].engine.state_hash()
+    assert bool(desks[1].sent) == (count >= 61)
+
+
+def test_a_table_takes_its_own_bars_only() -> None:
+    desk = Desk(strategy := CloseForm())
+    strategy.prepare([BarClosed(119_999, "BTCUSDT", 60_000, 1.0, 1.0, 1.0, 1.0, 1.0)])
+    with pytest.raises(ValueError, match="is not row 0 of the history"):
+        desk.bar(60_000.0)
