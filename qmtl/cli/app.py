@@ -21,6 +21,7 @@ from qmtl.cli import (
     journal,
     new,
     paper_exchange,
+    report,
     tokens,
     trade,
 )
@@ -64,6 +65,7 @@ _ROOMS = (
     new,
     data,
     backtest,
+    report,
     trade,
     paper_exchange,
     control,

@@ -78,6 +78,8 @@ def backtest(
     directory: Annotated[Path | None, typer.Option("--out", help="Where runs are kept.")] = None,
 ) -> None:
     """Run a strategy over history, event by event, and keep the run."""
+    from qmtl.runtime.io.run_page import write_page
+
     invocation: Invocation = ctx.obj
     began_s = time.perf_counter()
     settings = invocation.load(
@@ -102,9 +104,11 @@ def backtest(
     folder = keep_run(invocation, result, source, settings.backtest.directory)
     lines = [dump_data(result, time.perf_counter() - began_s), dump_result(result)]
     lines += dump_bound(result) + [describe_holes(result)] * bool(result.holes)
-    lines.append(f"run: {folder}")
+    page = str(write_page(folder))
+    lines.append(f"report: {page}")
     body = {
         "run": str(folder),
+        "report": page,
         "strategy": source.reference,
         "params": job.strategy.chosen,
         "symbols": list(job.histories),

@@ -67,9 +67,10 @@ def render_tearsheet(
     `script` is plotly.js, put into the page so that it needs no network.
     """
     figures = record["figures"]
-    first = float(record["costs"]["wallet"])
+    first = float(record["terms"]["wallet"])
     charts = _draw(record, bars, trades, first)
-    title = f"{record['strategy']['class']} · {record['data']['symbol']} {record['data']['interval']}"
+    markets = ", ".join(one["symbol"] for one in record["data"])
+    title = f"{record['strategy']['class']} · {markets} {record['data'][0]['interval']}"
     body = [
         _header(record, title),
         _tiles(figures, first),
@@ -132,20 +133,25 @@ def verdict(figures: Mapping[str, Any]) -> str:
 
 def _header(record: Mapping[str, Any], title: str) -> str:
     data, figures = record["data"], record["figures"]
-    span = f"{_day(data['start'])} to {_day(data['end'])} · {data['rows']:,} bars ({data['coverage']:.2%})"
+    rows, expected = (sum(one[name] for one in data) for name in ("rows", "expected"))
+    span = f"{_day(data[0]['start_ms'])} to {_day(data[0]['end_ms'])}"
+    share = 1.0 if rows == expected else min(0.9999, rows / expected)
+    sources = ", ".join(dict.fromkeys(str(one["source"]) for one in data))
     flags = ""
-    if "synthetic" in str(data["source"]).lower():
+    if "synthetic" in sources.lower():
         flags += '<p class="flag"><b>SYNTHETIC</b> · these candles were made up, no market did this.</p>'
-    if figures.get("other_net") is not None:
+    other = record.get("other_path")
+    if other:
         flags += (
-            '<p class="flag"><b>INTRABAR ASSUMED</b> · inside a candle the path is not known; this is the '
-            f"worse of two bounds, the other came to {figures['other_net']:+,.2f}.</p>"
+            f'<p class="flag"><b>INTRABAR ASSUMED</b> · a candle does not tell its path. This is '
+            f"{record['path']}; {other['path']} came to {other['figures']['net_pct']:+.2%} net.</p>"
         )
-    if figures.get("trades_over_holes"):
-        flags += f'<p class="flag"><b>{figures["trades_over_holes"]} trades</b> span missing candles.</p>'
+    if record.get("trades_over_holes"):
+        flags += f'<p class="flag"><b>{record["trades_over_holes"]:,} trades</b> span missing candles.</p>'
     tone = "gain" if figures["net"] > 0 else "loss"
     return (
-        f"<header><h1>{escape(title)}</h1><p>{escape(span)} · {escape(str(data['source']))}</p></header>"
+        f"<header><h1>{escape(title)}</h1>"
+        f"<p>{escape(span)} · {rows:,} bars ({share:.2%}) · {escape(sources)}</p></header>"
         f'<p class="verdict"><span class="{tone}">{figures["net_pct"]:+.2%} net.</span> '
         f"{escape(verdict(figures))}</p>{flags}"
     )
@@ -221,19 +227,19 @@ def _extremes(trades: Mapping[str, Sequence[Any]]) -> str:
 
 
 def _data(record: Mapping[str, Any]) -> str:
-    data = record["data"]
-    holes = data.get("holes") or []
-    rows = _rows(
-        {
-            "symbol": data["symbol"],
-            "interval": data["interval"],
-            "source": data["source"],
-            "range": f"{_minute_of(data['start'])} to {_minute_of(data['end'])}",
-            "bars": f"{data['rows']:,} ({data['coverage']:.4%})",
-            "fingerprint": data["fingerprint"],
-            "holes": f"{len(holes):,}",
-        }
+    tables = "".join(
+        _rows(
+            {
+                "symbol": f"{one['symbol']} {one['interval']}",
+                "source": one["source"],
+                "range": f"{_minute(one['start_ms'])} to {_minute(one['end_ms'])}",
+                "bars": f"{one['rows']:,} of {one['expected']:,}",
+                "fingerprint": one["fingerprint"],
+            }
+        )
+        for one in record["data"]
     )
+    holes = record["holes"]
     listed = "".join(
         f"<tr><td>{_minute(hole['start_ms'])}</td><td>{_minute(hole['end_ms'])}</td>"
         f"<td>{escape(str(hole['reason']))}</td></tr>"
@@ -241,27 +247,33 @@ def _data(record: Mapping[str, Any]) -> str:
     )
     table = f"<table><tr><th>from</th><th>to</th><th>why</th></tr>{listed}</table>" if listed else ""
     more = f"<p>… and {len(holes) - HOLES_SHOWN:,} more in run.json</p>" if len(holes) > HOLES_SHOWN else ""
-    return f"<section><h2>Data</h2>{rows}{table}{more}</section>"
+    return f"<section><h2>Data</h2>{tables}<h2>Holes: {len(holes):,}</h2>{table}{more}</section>"
 
 
 def _terms(record: Mapping[str, Any]) -> str:
-    params = _rows(dict(record["params"]) or {"none": ""})
-    costs = {name: value for name, value in record["costs"].items() if name not in {"assumptions", "limits"}}
-    listed = "".join(f"<li>{escape(str(one))}</li>" for one in record["costs"].get("assumptions", ()))
+    terms = record["terms"]
+    listed = "".join(f"<li>{escape(str(one))}</li>" for one in terms.get("assumptions", ()))
+    money = {
+        "first balance": f"{terms['wallet']} {terms['asset']}",
+        "size": record["sizing"],
+        "costs": record["costs"],
+        "fills": "the next bar's open" if record["fill_model"] == "next_open" else "the close that decided",
+        "leverage": f"{terms['leverage']}, {terms['margin_mode']}",
+    }
     return (
-        f"<section><h2>Parameters</h2>{params}<h2>Costs and fills</h2>{_rows(costs)}"
-        f"<ul>{listed}</ul>{_rows({'sizing': record.get('sizing', '')})}</section>"
+        f"<section><h2>Parameters</h2>{_rows(dict(record['params']) or {'none': ''})}"
+        f"<h2>Money and fills</h2>{_rows(money)}<ul>{listed}</ul></section>"
     )
 
 
 def _again(record: Mapping[str, Any]) -> str:
-    strategy, versions = record["strategy"], record.get("versions", {})
+    strategy = record["strategy"]
     made = {
-        "strategy": f"{strategy['file']} ({strategy['class']}), sha256 {strategy['sha256']}",
-        "seed": record.get("seed"),
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "command": record.get("command", ""),
-        "made": record.get("created", ""),
+        "strategy": f"{strategy['label']} ({strategy['class']}), sha256 {strategy['sha256']}",
+        "seed": record["seed"],
+        "trades": f"sha256 {record['trades_hash']}",
+        "versions": ", ".join(f"{name} {version}" for name, version in record["versions"].items()),
+        "command": " ".join(record["command"]),
     }
     return (
         f"<section><h2>Do it again</h2><p><code>qmtl reproduce {escape(str(record['id']))}</code></p>"
@@ -286,9 +298,5 @@ def _minute(ts_ms: int) -> str:
     return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _minute_of(value: Any) -> str:
-    return _minute(value) if isinstance(value, int) else str(value)
-
-
-def _day(value: Any) -> str:
-    return _minute_of(value)[:10]
+def _day(ts_ms: int) -> str:
+    return _minute(ts_ms)[:10]

@@ -1,0 +1,90 @@
+"""`qmtl report`: the page of a run, and runs side by side."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from qmtl.cli.invocation import BadInputError, CommandFailedError, Invocation
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, id, or how its id begins.")]
+OutOption = Annotated[Path | None, typer.Option("--out", help="Where runs are kept.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group."""
+    group = typer.Typer(help="The page of a run, and runs side by side.", no_args_is_help=True)
+    group.command()(show)
+    group.command()(compare)
+    app.add_typer(group, name="report")
+
+
+def show(
+    ctx: typer.Context,
+    run: RunArgument,
+    png: Annotated[bool, typer.Option("--png", help="Draw it as a picture too (needs Chromium).")] = False,
+    directory: OutOption = None,
+) -> None:
+    """Write a run's tearsheet: one page that needs no network."""
+    from qmtl.engine.tearsheet import verdict
+    from qmtl.runtime.io.run_page import BrowserError, write_page, write_picture
+    from qmtl.runtime.io.run_record import read_run
+
+    invocation: Invocation = ctx.obj
+    folder = find(invocation, run, directory)
+    figures = read_run(folder)["figures"]
+    page = write_page(folder)
+    body: dict[str, Any] = {"run": str(folder), "report": str(page), "figures": figures}
+    lines = [f"{figures['net_pct']:+.2%} net. {verdict(figures)}", f"report: {page}"]
+    if png:
+        try:
+            body["picture"] = str(write_picture(page))
+        except BrowserError as error:
+            raise CommandFailedError(str(error)) from None
+        lines.append(f"picture: {body['picture']}")
+    invocation.answer(body, "\n".join(lines))
+
+
+def compare(
+    ctx: typer.Context,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Two to four runs.")],
+    directory: OutOption = None,
+) -> None:
+    """Put two to four runs side by side: what differs in how they were made, then their figures."""
+    from qmtl.runtime.io.run_page import compare_runs
+    from qmtl.runtime.io.run_record import read_run
+
+    invocation: Invocation = ctx.obj
+    if not 2 <= len(runs) <= 4:
+        raise BadInputError(f"compare takes two to four runs, got {len(runs)}")
+    records = [read_run(find(invocation, run, directory)) for run in runs]
+    different, rows = compare_runs(records)
+    ids = [record["id"] for record in records]
+    if invocation.is_json:
+        invocation.answer({"runs": ids, "different": different, "figures": dict(rows)}, "")
+        return
+    _show_table(invocation, ids, different, rows)
+
+
+def _show_table(
+    invocation: Invocation, ids: list[str], different: list[str], rows: list[tuple[str, list[Any]]]
+) -> None:
+    from rich.table import Table
+
+    table = Table("", *ids, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, values in rows:
+        table.add_row(name, *("–" if value is None else f"{value:,.4g}" for value in values))
+    console = invocation.console()
+    for line in different or ["nothing differs in how they were made"]:
+        console.print(line, markup=False)
+    console.print(table)
+
+
+def find(invocation: Invocation, run: str, directory: Path | None) -> Path:
+    """Return the folder of a run; RunNotFoundError says where was looked."""
+    from qmtl.runtime.io.run_record import find_run
+
+    settings = invocation.load({"--out": ("backtest.directory", directory)}).settings
+    return find_run(run, settings.backtest.directory)

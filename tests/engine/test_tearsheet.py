@@ -1,0 +1,133 @@
+"""What a tearsheet draws and says, from plain data."""
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qmtl.engine.tearsheet import render_tearsheet, verdict
+from qmtl.engine.tearsheet_charts import (
+    MOST_CANDLES,
+    MOST_POINTS,
+    draw_costs,
+    draw_months,
+    join_candles,
+    thin,
+)
+
+DAY_MS = 86_400_000
+ROWS = 400
+OPEN_MS = np.arange(ROWS, dtype=np.int64) * DAY_MS // 4
+CLOSE = np.linspace(100.0, 120.0, ROWS)
+FIGURES = {
+    "trades": 2, "net": -3.0, "gross": 1.0, "fees": 4.0, "funding": 0.0, "net_pct": -0.003, "period": "day",
+    "sharpe": -1.1, "sharpe_low": -1.9, "sharpe_high": -0.2, "max_drawdown_bars": 0.04, "turnover": 2_000.0,
+}  # fmt: skip
+
+
+def make_record(**changes: Any) -> dict[str, Any]:
+    data = {
+        "symbol": "BTCUSDT", "interval": "6h", "source": "a.feather", "start_ms": 0,
+        "end_ms": ROWS * DAY_MS // 4, "rows": ROWS, "expected": ROWS, "fingerprint": "sha256:9c1e",
+    }  # fmt: skip
+    return {
+        "id": "7f3a0000",
+        "strategy": {"class": "BandBreak", "label": "band_break.py", "sha256": "ab" * 32},
+        "params": {"window": 20, "note": "<b>"},
+        "data": [data],
+        "holes": [{"start_ms": 0, "end_ms": DAY_MS, "reason": "outage </script>"}],
+        "trades_over_holes": 1,
+        "terms": {"wallet": "1000", "asset": "USDT", "leverage": 1, "margin_mode": "isolated"},
+        "sizing": "size 10 %", "costs": "fee 0.04 %", "fill_model": "next_open", "path": "olhc", "seed": 7,
+        "trades_hash": "cd", "versions": {"qmtl": "0.1.0"}, "command": ["qmtl", "backtest"],
+        "figures": FIGURES,
+    } | changes  # fmt: skip
+
+
+def render(**changes: Any) -> str:
+    bars = dict.fromkeys(("open", "high", "low", "close"), CLOSE)
+    own = {"open_ms": OPEN_MS, "equity": 1000 + CLOSE, "position": np.zeros(ROWS), "upper": CLOSE + 1}
+    trades: dict[str, list[Any]] = {
+        "entry_ts": [0, DAY_MS], "exit_ts": [DAY_MS, None], "side": ["long", "short"], "quantity": [1.0, 1.0],
+        "entry": [100.0, 101.0], "exit": [99.0, None], "fee": [2.0, 2.0], "funding": [0.0, 0.0],
+        "pnl": [-3.0, 0.5], "why_in": ["up", "down"], "why_out": ["stop", ""],
+    }  # fmt: skip
+    return render_tearsheet(make_record(**changes), bars | own, trades, script="/* plotly */")
+
+
+def figures_of(page: str) -> dict[str, Any]:
+    found = re.search(r'id="figures">(.*?)</script>', page, re.DOTALL)
+    assert found
+    drawn: dict[str, Any] = json.loads(found[1])
+    return drawn
+
+
+def test_the_page_needs_nothing_from_outside_and_text_stays_text() -> None:
+    page = render()
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<b>" not in re.sub(r"<b>[^<]", "", page)
+    assert "outage &lt;/script&gt;" in page
+    drawn = figures_of(page)
+    assert set(drawn) == {"equity", "trades", "costs", "profits", "months", "exposure"}
+    assert all(f'id="{name}"' in page for name in drawn)
+    assert [one["name"] for one in drawn["trades"]["data"]] == [
+        "price", "upper", "long (1)", "short (1)", "exit (1)",
+    ]  # fmt: skip
+
+
+def test_what_must_be_said_is_said() -> None:
+    page = render(other_path={"path": "ohlc", "figures": {"net_pct": 0.01}})
+    for words in ("-0.30% net", "Costs eat the profit", "INTRABAR ASSUMED", "span missing candles",
+                  "qmtl reproduce 7f3a0000", "sha256:9c1e", "band_break.py"):  # fmt: skip
+        assert words in page
+    assert "SYNTHETIC" not in page
+    synthetic = make_record()["data"][0] | {"source": "synthetic, seed 7"}
+    assert "SYNTHETIC" in render(data=[synthetic])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trades": 0}, "No trade"),
+        ({"net": -3.0, "gross": -1.0}, "even before costs"),
+        ({"net": 3.0, "sharpe_low": -0.1}, "may be luck"),
+        ({"net": 3.0, "sharpe_low": None}, "may be luck"),
+        ({"net": 3.0, "sharpe_low": 0.4}, "above zero"),
+    ],
+)
+def test_verdicts_are_honest(changes: dict[str, Any], words: str) -> None:
+    assert words in verdict(FIGURES | changes)
+
+
+def test_long_lines_keep_their_extremes() -> None:
+    values = np.zeros(100_000)
+    values[77_777], values[12_345] = -5.0, 9.0
+    rows = thin(values)
+    assert len(rows) <= MOST_POINTS
+    assert {0, 12_345, 77_777, 99_999} <= set(rows.tolist())
+    assert thin(values[:10]).tolist() == list(range(10))
+
+
+def test_many_candles_are_joined_and_few_stay() -> None:
+    minutes = np.arange(10_000, dtype=np.int64) * 60_000
+    close = np.sin(minutes / 7e5)
+    candles = {"open_ms": minutes, "open": close, "high": close + 1, "low": close - 1, "close": close}
+    joined, rows = join_candles(candles)
+    assert len(rows) <= MOST_CANDLES + 1
+    assert joined["high"].max() == candles["high"].max()
+    assert joined["low"].min() == candles["low"].min()
+    assert (joined["open"][0], joined["close"][-1]) == (close[0], close[-1])
+    few, every = join_candles({name: column[:50] for name, column in candles.items()})
+    assert len(every) == 50
+    assert few["close"].tolist() == close[:50].tolist()
+
+
+def test_months_stand_in_their_cells_and_costs_add_up() -> None:
+    months = draw_months({"2025-05": 0.1, "2026-01": -0.2})
+    heat = months["data"][0]
+    assert heat["y"] == ["2026", "2025"]
+    assert (heat["z"][0][0], heat["z"][1][4], heat["z"][0][1]) == (-0.2, 0.1, None)
+    steps = draw_costs(1.0, 4.0, -0.5, -3.5)["data"][0]["y"]
+    assert sum(steps[:3]) == steps[3]
