@@ -15,7 +15,7 @@ BUDGETS = {
     "qmtl/core": 1_700,
     "qmtl/engine": 7_500,
     "qmtl/runtime": 20_500,
-    "qmtl/trader": 2_000,
+    "qmtl/trader": 2_300,
     "qmtl/services/paper_exchange": 5_000,
     "qmtl/services": 5_000,
     "qmtl/cli": 3_500,
