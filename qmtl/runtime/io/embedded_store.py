@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 from qmtl.core.ranges import Range, merge_ranges
 from qmtl.engine.clock import SystemClock
@@ -21,10 +21,8 @@ from qmtl.runtime.io.segment_file import (
     split_periods,
     write_segment,
 )
-from qmtl.runtime.io.span_overlay import Span, join_spans
 from qmtl.runtime.io.writer_lock import WriterLock
 from qmtl.runtime.sdk.history import (
-    CoverageKind,
     CoverageSpan,
     Environment,
     SeriesKey,
@@ -136,9 +134,8 @@ class EmbeddedStore:
     async def coverage(self, key: SeriesKey, *, now: int | None = None) -> list[CoverageSpan]:
         """See HistoryStore; `now` None is the clock's."""
         resolve_series(key)
-        spans = await self._run(self._reader, lambda: self._read_coverage(key))
         at = self._clock.now_ms() // 1000 if now is None else now
-        return _current(spans, at)
+        return await self._run(self._reader, lambda: self._read_coverage(key, at))
 
     async def series(self) -> list[SeriesKey]:
         """Return every series the store knows, sorted."""
@@ -222,9 +219,18 @@ class EmbeddedStore:
         self._checked[key, segment.start] = segment.file
         return frame
 
-    def _read_coverage(self, key: SeriesKey) -> list[Span]:
+    def _read_coverage(self, key: SeriesKey, now: int) -> list[CoverageSpan]:
         self._check_environment(self._catalogue)
-        return self._catalogue.read_coverage(key)
+        spans: list[CoverageSpan] = []
+        last: tuple[int, str] = (-1, "")
+        for start, end, kind, checked in self._catalogue.read_coverage(key):
+            if kind == "empty_24h" and now >= checked + _EMPTY_FOR_S:
+                continue
+            # Neighbours of one kind were marked empty for a day at two times.
+            first = spans.pop().start if last == (start, kind) else start
+            spans.append(CoverageSpan(first, end, kind))
+            last = (end, kind)
+        return spans
 
     def _find_faults(self, key: SeriesKey | None) -> Iterator[SegmentFault]:
         for owner, segment in self._catalogue.list_segments():
@@ -347,12 +353,3 @@ def _check_ranges(ranges: Sequence[Range]) -> list[Range]:
 
 def _hull(key: SeriesKey, rows: "pl.DataFrame") -> list[Range]:
     return [(rows["ts"][0], rows["ts"][-1] + key.interval)] if rows.height else []
-
-
-def _current(spans: list[Span], now: int) -> list[CoverageSpan]:
-    valid = join_spans(
-        span._replace(label=span.label[:1])
-        for span in spans
-        if span.label[0] != "empty_24h" or now < int(span.label[1]) + _EMPTY_FOR_S
-    )
-    return [CoverageSpan(start, end, cast("CoverageKind", kind)) for start, end, (kind,) in valid]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from qmtl.core.ranges import Range
-from qmtl.runtime.io.segment_file import Segment
+from qmtl.runtime.io.segment_file import LONGEST_PERIOD_S, Segment
 from qmtl.runtime.io.span_overlay import Span, overlay_spans
 from qmtl.runtime.io.sqlite_wal import enter_wal
-from qmtl.runtime.sdk.history import SeriesKey, StaleFenceError, StoreBusyError, StoreError
+from qmtl.runtime.sdk.history import CoverageKind, SeriesKey, StaleFenceError, StoreBusyError, StoreError
 
 SCHEMA_VERSION = 1
 _BUSY_MS = 30_000
@@ -37,6 +37,17 @@ _NOTHING = ("",)
 _LABELS = {"coverage": "kind, checked_s", "fences": "fence"}
 
 
+def _near(table: str, series: str) -> str:
+    """Return the condition for spans of a table near a range.
+
+    Values: the series twice, the start of the range, the latest start and the earliest end of the spans that
+    are wanted. Spans are disjoint: none before the last that starts by the range's start can reach it, so
+    the index finds them without a scan.
+    """
+    earliest = f"SELECT max(start_s) FROM {table} WHERE series = {series} AND start_s <= ?"
+    return f"series = {series} AND start_s >= coalesce(({earliest}), 0) AND start_s <= ? AND end_s >= ?"
+
+
 class SegmentCatalogue:
     """Reads are single statements, each one moment of the catalogue; changes are one transaction each.
 
@@ -54,8 +65,10 @@ class SegmentCatalogue:
     def find_segments(self, key: SeriesKey, start: int, end: int) -> list[Segment]:
         """Return the segments of a series that hold rows of [start, end), ascending."""
         query = f"SELECT {_SEGMENT} FROM segments WHERE series = {_SERIES}"
-        query += " AND start_s < ? AND end_s > ? AND first_ts < ? AND last_ts >= ? ORDER BY start_s"
-        return [Segment(*row) for row in self._rows(query, (*key, end, start, end, start))]
+        # The lower bound of start_s is the index's: of years of hours only the last are looked at.
+        query += " AND start_s > ? AND start_s < ? AND end_s > ? AND first_ts < ? AND last_ts >= ?"
+        bounds = (start - LONGEST_PERIOD_S, end, start, end, start)
+        return [Segment(*row) for row in self._rows(f"{query} ORDER BY start_s", (*key, *bounds))]
 
     def list_series(self) -> list[SeriesKey]:
         """Return every series that has rows or coverage, sorted."""
@@ -70,12 +83,10 @@ class SegmentCatalogue:
         rows = self._rows(f"{query} ORDER BY node_id, interval_s, start_s")
         return [(SeriesKey(*row[:2]), Segment(*row[2:])) for row in rows]
 
-    def read_coverage(self, key: SeriesKey) -> list[Span]:
-        """Return the coverage of a series, sorted; labels are (kind, time of the check)."""
-        query = (
-            f"SELECT start_s, end_s, kind, checked_s FROM coverage WHERE series = {_SERIES} ORDER BY start_s"
-        )
-        return [Span(start, end, (kind, checked)) for start, end, kind, checked in self._rows(query, key)]
+    def read_coverage(self, key: SeriesKey) -> list[tuple[int, int, CoverageKind, int]]:
+        """Return (start, end, kind, time of the check) of a series' coverage, sorted and disjoint."""
+        columns = "start_s, end_s, kind, checked_s"
+        return self._rows(f"SELECT {columns} FROM coverage WHERE series = {_SERIES} ORDER BY start_s", key)
 
     def read_meta(self, name: str) -> str | None:
         """Return a fact about the store, None when it was never set."""
@@ -84,13 +95,11 @@ class SegmentCatalogue:
 
     def check_fence(self, key: SeriesKey, ranges: Sequence[Range], fence: int) -> None:
         """Raise StaleFenceError when a higher fence was seen for an overlapping range."""
-        query = f"SELECT start_s, end_s, max(fence) FROM fences WHERE series = {_SERIES}"
+        query = f"SELECT start_s, end_s, fence FROM fences WHERE {_near('fences', _SERIES)}"
         for start, end in ranges:
-            rows = self._rows(
-                f"{query} AND start_s < ? AND end_s > ? AND fence > ?", (*key, end, start, fence)
-            )
-            for seen_start, seen_end, seen in rows:
-                if seen is not None:
+            bounds = (start, end - 1, start + 1)
+            for seen_start, seen_end, seen in self._rows(query, (*key, *key, *bounds)):
+                if seen > fence:
                     raise StaleFenceError(
                         f"{key.node_id}: fence {fence} for [{start}, {end}) is stale: "
                         f"[{seen_start}, {seen_end}) was written with {seen}"
@@ -223,7 +232,7 @@ class CatalogueChange:
     def _take(self, table: str, series: int, ranges: Sequence[Range]) -> list[Span]:
         """Remove and return the spans that ranges overlap or touch: those that touch may be joined."""
         first, last = min(start for start, _ in ranges), max(end for _, end in ranges)
-        where, values = "series = ? AND start_s <= ? AND end_s >= ?", (series, last, first)
+        where, values = _near(table, "?"), (series, series, first, last, first)
         rows = self._db.execute(f"SELECT start_s, end_s, {_LABELS[table]} FROM {table} WHERE {where}", values)
         spans = [Span(row[0], row[1], row[2:]) for row in rows]
         self._db.execute(f"DELETE FROM {table} WHERE {where}", values)

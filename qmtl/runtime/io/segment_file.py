@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 SEGMENTS = "segments"
+LONGEST_PERIOD_S = 31 * 86_400
 _HOUR_S, _DAY_S = 3_600, 86_400
 _LONGEST_NAME = 100
 _DIFFERS = "does not match its hash"

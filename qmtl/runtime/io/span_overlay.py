@@ -1,5 +1,6 @@
 """Laying new ranges over labelled spans: what a store's coverage and fences become with a write."""
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
@@ -32,15 +33,12 @@ def overlay_spans(
         (kept if span.label[0] in below else under).append(span)
     on_top = merge_ranges((span.start, span.end) for span in kept)
     result = kept + [Span(*piece, label) for piece in subtract_ranges(wanted, on_top)]
+    starts, ends = [start for start, _ in wanted], [end for _, end in wanted]
     for span in under:
-        result += [Span(*piece, span.label) for piece in subtract_ranges([(span.start, span.end)], wanted)]
-    return join_spans(result)
-
-
-def join_spans(spans: Iterable[Span]) -> list[Span]:
-    """Return disjoint spans sorted, neighbours of one label joined."""
+        over = wanted[bisect_right(ends, span.start) : bisect_left(starts, span.end)]
+        result += [Span(*piece, span.label) for piece in subtract_ranges([(span.start, span.end)], over)]
     joined: list[Span] = []
-    for span in sorted(spans):
+    for span in sorted(result):
         if joined and joined[-1].end == span.start and joined[-1].label == span.label:
             joined[-1] = joined[-1]._replace(end=span.end)
         else:
