@@ -11,6 +11,7 @@ from qmtl.engine.clock import SystemClock, SystemRandom
 from qmtl.engine.ports import Clock, Random
 from qmtl.runtime.io.bar_fetcher import BarFetcher
 from qmtl.runtime.io.ccxt_fetcher import CcxtBackfillConfig, CcxtBars, CcxtTrades, CcxtTradesConfig
+from qmtl.runtime.io.ccxt_tail import BarTail, TradeTail, find_cache
 from qmtl.runtime.io.fetch_settings import (
     check_exchange,
     check_interval,
@@ -310,9 +311,10 @@ class CcxtProLiveFeed:
             "node_id": node_id,
         }
         if config.mode == "ohlcv":
+            bars = BarTail(lambda: find_cache(source.api, "ohlcvs", named.symbol, named.timeframe))
 
             async def watch_bars() -> Sequence[Any]:
-                return await self._watch("watch_ohlcv", named.symbol, named.timeframe)
+                return await self._watch(bars, "watch_ohlcv", named.symbol, named.timeframe)
 
             return BarSubscription(
                 *ports,
@@ -327,8 +329,10 @@ class CcxtProLiveFeed:
         # Binance's stream of single trades has other ids than its history, which is of aggregates.
         params = {"name": "aggTrade"} if source.is_binance else {}
 
+        trades = TradeTail(lambda: find_cache(source.api, "trades", named.symbol))
+
         async def watch_trades() -> Sequence[Any]:
-            return await self._watch("watch_trades", named.symbol, None, None, dict(params))
+            return await self._watch(trades, "watch_trades", named.symbol, None, None, dict(params))
 
         return TradeSubscription(
             *ports,
@@ -339,12 +343,14 @@ class CcxtProLiveFeed:
             **options,
         )
 
-    async def _watch(self, method: str, *arguments: Any) -> Sequence[Any]:
+    async def _watch(self, tail: BarTail | TradeTail, method: str, *arguments: Any) -> Sequence[Any]:
+        if left := tail.pull():
+            return left
         api = self._source.api
         # How long to wait between connections is decided here, once: see backoff.Reconnect.
         api.ws_dial_backoff = {}
         rows: Sequence[Any] = await settle(getattr(api, method)(*arguments))
-        return rows
+        return tail.pull(rows)
 
     async def _drop_sockets(self) -> None:
         """Forget the exchange's sockets; the next watch opens others."""

@@ -55,8 +55,7 @@ class BarSubscription(LiveSubscription):
         self._is_touched = False
 
     async def _watch(self) -> Sequence[Any]:
-        # ccxt changes the rows of its cache in place: these are copies.
-        return [list(row) for row in await self._watch_rows()]
+        return await self._watch_rows()
 
     def _interrupt(self) -> None:
         self._bars.interrupt()

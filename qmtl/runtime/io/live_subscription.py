@@ -131,7 +131,9 @@ class LiveSubscription:
     async def _idle(self) -> None:
         """Wait for rows, a break, or the next thing that time brings."""
         now_ms = self._clock.real_ms()
-        waits_s = [(self._heard_ms - now_ms) / 1000 + self._patience_s]
+        waits_s = [_PATIENCE_CAP_S]
+        if not self._is_pausing and self._has_rest:
+            waits_s.append((self._heard_ms - now_ms) / 1000 + self._patience_s)
         if self._fill_at_ms is not None:
             waits_s.append((self._fill_at_ms - now_ms) / 1000)
         if (due_s := self._due_s()) is not None:
@@ -266,3 +268,4 @@ class LiveSubscription:
             self._is_pausing = False
         # The next connection has its own time to speak.
         self._heard_ms = self._clock.real_ms()
+        self._wake.set()
