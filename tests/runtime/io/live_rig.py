@@ -71,8 +71,8 @@ class Live:
         return rule
 
     def is_heard(self) -> bool:
-        """Tell whether the exchange has a listener."""
-        return any(hub._by_name for hub in self.exchange.hubs if any(hub._by_name.values()))
+        """Tell whether somebody subscribed to a stream; ccxt's address alone names one without a channel."""
+        return any("@" in name and held for hub in self.exchange.hubs for name, held in hub._by_name.items())
 
     async def until(self, is_so: Callable[[], object], within_s: float = 20.0) -> None:
         """Wait in real time, the virtual clock standing still."""
