@@ -30,6 +30,8 @@ SERVERS = ROOT / ".servers"
 START_TIMEOUT_S = 90
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
+# The kernel counts the thread that started a child as its parent, so all are started by one that stays.
+_PARENT = ThreadPoolExecutor(1, thread_name_prefix="servers")
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Server")
@@ -66,10 +68,18 @@ class Server:
         """Start, or start again on the same port and data, and wait until it answers; nothing if it runs."""
         if self.is_running:
             return
-        command = self.command()
+        self.process = _PARENT.submit(self._spawn, self.command()).result()
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self.is_ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                raise RuntimeError(f"{self.name} did not start:\n{self.log[-3000:]}")
+            time.sleep(0.05)
+
+    def _spawn(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / "log.txt").open("ab") as log:
             # It dies with this process, whatever kills that.
-            self.process = subprocess.Popen(
+            return subprocess.Popen(
                 command,
                 stdout=log,
                 stderr=log,
@@ -78,12 +88,6 @@ class Server:
                 user=self.user,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - one call of prctl, no Python lock is held by it
             )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self.is_ready():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                raise RuntimeError(f"{self.name} did not start:\n{self.log[-3000:]}")
-            time.sleep(0.05)
 
     def kill(self) -> None:
         """End it as a power cut would: SIGKILL, nothing is flushed."""
