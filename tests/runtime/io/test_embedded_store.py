@@ -14,6 +14,7 @@ import pytest
 from qmtl.engine.clock import SystemClock, VirtualClock
 from qmtl.runtime.io import embedded_store
 from qmtl.runtime.io.embedded_store import EmbeddedStore
+from qmtl.runtime.io.leases import LeaseStore
 from qmtl.runtime.io.writer_lock import WriterLock
 from qmtl.runtime.sdk.history import SeriesKey, StoreBusyError, StoreError
 from tests.contracts.history_rows import (
@@ -280,6 +281,26 @@ async def test_writers_queue_and_readers_do_not(tmp_path: Path) -> None:
         other.join()
     await queued
     assert (await store.read(MINUTES, *ALL)).equals(minutes(M, 5, 2.0))
+    await store.aclose()
+
+
+async def test_leases_live_beside_coverage_and_do_not_wait_for_writers(tmp_path: Path) -> None:
+    store = EmbeddedStore(tmp_path / "store")
+    leases = LeaseStore(store.lease_dsn)
+    claimed = await leases.claim(MINUTES, M, M + 600, "one", 60_000)
+    (lease,) = claimed.leases
+    assert (await store.read(MINUTES, *ALL)).is_empty()
+    await store.write(MINUTES, minutes(M, 10), covered=[(M, M + 600)], fence=lease.fence)
+    with WriterLock(store.path / "writer.lock", SystemClock()).hold():
+        queued = asyncio.ensure_future(
+            store.write(MINUTES, minutes(M, 10, 1.0), covered=[], fence=lease.fence)
+        )
+        await leases.renew(lease.token, 60_000)
+        assert await leases.complete(lease.token)
+        assert not queued.done()
+    await queued
+    assert (await store.read(MINUTES, *ALL)).equals(minutes(M, 10, 1.0))
+    await leases.aclose()
     await store.aclose()
 
 
