@@ -30,7 +30,7 @@ async def open_desk(
     """Open the store of an exchange, or of the test venue the configuration puts in its place."""
     from qmtl.runtime.io.seamless_provider import find_place, open_store
 
-    home = find_home(exchange)
+    home = find_home(exchange, kind)
     store = open_store(table=TRADES if kind == TRADES else None, endpoint=home)
     try:
         yield DataDesk(invocation, settings, store, find_place(settings.seamless.artifact_dir, home))

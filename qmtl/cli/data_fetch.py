@@ -105,11 +105,13 @@ async def _backfill(
                     await provider.ensure_range(*span, node_id=key.node_id, interval=key.interval)
                 except SeamlessUnavailableError as error:
                     missing, cause = error.missing, error.__cause__ or error
+                if isinstance(cause, FatalFetchError):
+                    raise BadInputError(one_line(cause)) from cause
                 spans = await desk.store.coverage(key)
-        if isinstance(cause, FatalFetchError):
-            raise BadInputError(one_line(cause)) from cause
-        report = make_report(series, spans, window.first, window.closed_until, missing)
-        await _tell_fetched(desk, series, report, began_ms)
+                report = make_report(series, spans, window.first, window.closed_until, missing)
+                # The provider closes the store it was given.
+                body, lines = await _describe(desk, series, report, began_ms)
+        invocation.answer(body, lines)
     if report.missing:
         raise CommandFailedError(one_line(cause) if cause else f"{len(report.missing)} holes stay")
     return DONE
@@ -141,11 +143,15 @@ async def _import(
         for line in said.warnings:
             if not line.startswith("gap:"):  # the holes are listed one by one
                 invocation.note(f"{file}: {line}")
-        await _tell_fetched(desk, series, report, began_ms)
+        body, lines = await _describe(desk, series, report, began_ms)
+    invocation.answer(body, lines)
     return DONE
 
 
-async def _tell_fetched(desk: DataDesk, series: NamedSeries, report: "CoverageReport", began_ms: int) -> None:
+async def _describe(
+    desk: DataDesk, series: NamedSeries, report: "CoverageReport", began_ms: int
+) -> tuple[dict[str, Any], str]:
+    """Return the answer for machines and for people, with an artifact published where that is asked for."""
     from qmtl.cli.coverage_text import report_json, report_lines, took
     from qmtl.runtime.io.stored_artifact import publish_stored
 
@@ -161,4 +167,4 @@ async def _tell_fetched(desk: DataDesk, series: NamedSeries, report: "CoverageRe
             stabilization_bars=desk.settings.seamless.stabilization_bars,
         )
         body |= {"dataset_fingerprint": published.fingerprint, "as_of": published.as_of}
-    desk.invocation.answer(body, report_lines(series, report, took(seconds)))
+    return body, report_lines(series, report, took(seconds))

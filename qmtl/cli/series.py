@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 TRADES = "trades"
 _TRADE_CELL_S = 3_600
-_LINEAR = frozenset({"binanceusdm"})
+_NATIVE = "binanceusdm"
+_LINEAR = frozenset({_NATIVE})
 """Venues where every contract is settled in its quote currency."""
 
 
@@ -67,17 +68,21 @@ def make_fetcher(exchange: str, kind: str) -> Any:
     """Return what brings bars (`ohlcv`) or `trades` of an exchange; nobody is contacted."""
     from qmtl.runtime.io import ccxt_fetcher
 
+    if exchange == _NATIVE and kind != TRADES:
+        from qmtl.runtime.io.binance_history import BinanceFuturesFetcher
+
+        return BinanceFuturesFetcher()
     with refusing(ValueError):
         if kind == TRADES:
             return ccxt_fetcher.CcxtTradesFetcher(ccxt_fetcher.CcxtTradesConfig(exchange=exchange))
         return ccxt_fetcher.CcxtOHLCVFetcher(ccxt_fetcher.CcxtBackfillConfig(exchange=exchange))
 
 
-def find_home(exchange: str) -> "Endpoint | None":
+def find_home(exchange: str, kind: str = "ohlcv") -> "Endpoint | None":
     """Return whose rows of an exchange the configuration means: its own, or those of a test venue."""
     from qmtl.runtime.io.seamless_provider import find_endpoint
 
-    return find_endpoint((make_fetcher(exchange, "ohlcv"),))
+    return find_endpoint((make_fetcher(exchange, kind),))
 
 
 def default_exchange(settings: "Settings", given: str | None) -> str:

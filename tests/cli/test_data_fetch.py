@@ -1,0 +1,128 @@
+"""`qmtl data fetch` from a running exchange: the paper exchange and the command in processes of their own."""
+
+import json
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qmtl.runtime.io.artifacts import ArtifactReader
+from tests.cli.command import environment, qmtl, start
+
+DEADLINE_S = 90
+
+
+@pytest.fixture(scope="module")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a synthetic paper exchange that has been running for two days."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = start("paper-exchange", "--port", str(port), home=tmp_path_factory.mktemp("exchange"))
+    assert server.stdout is not None
+    assert f"127.0.0.1:{port}" in server.stdout.readline()
+    yield f"http://127.0.0.1:{port}"
+    server.send_signal(signal.SIGINT)
+    server.communicate(timeout=30)
+
+
+def run(home: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return qmtl("data", *words, home=home, timeout_s=DEADLINE_S, QMTL_ACCOUNT__BASE_URL=url)
+
+
+def test_the_quickstart_line_and_a_second_fetch(home: Path, exchange: str) -> None:
+    series = ("BTCUSDT", "1m")
+    first = run(home, exchange, "fetch", *series, "--since", "1d")
+    assert (first.returncode, first.stderr) == (0, "")
+    line = first.stdout.splitlines()[0]
+    assert line.startswith("binanceusdm BTC/USDT:USDT 1m 1,440/1,440 · 0 holes · 0:")
+    store = home / ".qmtl_seamless_store"
+    assert [path.name for path in store.iterdir()] == ["test"], "rows of a test venue are kept apart"
+    listed = json.loads(run(home, exchange, "coverage", *series, "--json").stdout)["series"][0]
+    assert (listed["cells"], listed["holes"]) == (1_440, [])
+    start_s, end_s = str(listed["start"]), str(listed["end"] - 600)
+    # What is stored and no longer young is not asked for again.
+    again = run(home, exchange, "fetch", *series, "--start", start_s, "--end", end_s, "--json")
+    assert json.loads(again.stdout)["filled"] == 1_430
+    assert run(home, exchange, "verify", *series).stdout == "1 series · 0 differences\n"
+
+
+def test_before_the_first_bar_is_confirmed_empty(home: Path, exchange: str) -> None:
+    told = run(home, exchange, "fetch", "BTCUSDT", "1h", "--since", "10d", "--json")
+    body = json.loads(told.stdout)
+    assert told.returncode == 0, told.stderr
+    assert (body["cells"], len(body["holes"])) == (240, 1)
+    hole = body["holes"][0]
+    assert (hole["start"], hole["reason"]) == (body["start"], "confirmed_empty")
+    assert body["filled"] + (hole["end"] - hole["start"]) // 3_600 == 240
+
+
+def test_a_symbol_nobody_lists_is_bad_input(home: Path, exchange: str) -> None:
+    told = run(home, exchange, "fetch", "ABCUSDT", "1m", "--since", "1h")
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "ABC/USDT" in told.stderr
+    assert told.stderr.count("\n") == 1
+
+
+def test_an_exchange_that_is_down_leaves_the_hole_failed(home: Path, free_port: int) -> None:
+    told = run(home, f"http://127.0.0.1:{free_port}", "fetch", "BTCUSDT", "1m",
+               "--start", "2025-02-01", "--end", "2025-02-02")  # fmt: skip
+    assert told.returncode == 1
+    assert told.stdout.splitlines()[1:] == [
+        "  hole 2025-02-01 00:00 → 2025-02-02 00:00 · 1,440 bars · failed"
+    ]
+    assert told.stderr.startswith("error: binanceusdm BTC/USDT:USDT")
+
+
+def test_progress_is_shown_on_a_terminal_and_ctrl_c_exits_130(home: Path, exchange: str) -> None:
+    main, terminal = pty.openpty()
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "from qmtl.cli.app import main; main()",
+            "data",
+            "fetch",
+            "BTCUSDT",
+            "1m",
+            "--since",
+            "1d",
+        ],
+        cwd=home,
+        env=environment(home) | {"QMTL_ACCOUNT__BASE_URL": exchange, "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    shown = b""
+    deadline = time.monotonic() + DEADLINE_S
+    while b"/1,440 bars" not in shown and time.monotonic() < deadline:
+        shown += os.read(main, 4096)
+    child.send_signal(signal.SIGINT)
+    out, _ = child.communicate(timeout=DEADLINE_S)
+    os.close(main)
+    assert b"binanceusdm BTC/USDT:USDT 1m" in shown
+    assert child.returncode == 130
+    assert b"Traceback" not in shown + out
+
+
+def test_a_fetch_publishes_what_it_brought(home: Path, exchange: str) -> None:
+    (home / "qmtl.yml").write_text("seamless: {artifacts_enabled: true, artifact_dir: kept}\n")
+    told = run(home, exchange, "fetch", "BTCUSDT", "1m", "--since", "2h", "--json")
+    assert (told.returncode, told.stderr) == (0, "")
+    body = json.loads(told.stdout)
+    kept = next((home / "kept" / "test").iterdir())
+    reader = ArtifactReader(kept)
+    assert kept.name == exchange.removeprefix("http://").replace(":", "_")
+    frame = reader.open(body["dataset_fingerprint"])
+    # Two bars at the end were young: they are stored, and not yet in an artifact.
+    assert body["filled"] == 120
+    assert 117 <= frame.height <= 118
