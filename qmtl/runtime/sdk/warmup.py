@@ -90,12 +90,22 @@ def measure_warmup(strategy: Strategy, symbols: Sequence[str] = ("BTCUSDT",)) ->
     )
 
 
+def is_enough(strategy: Strategy, length: int, symbols: Sequence[str] = ("BTCUSDT",)) -> bool:
+    """Tell whether the last `length` bars give the signals that a whole seeded history gives."""
+    count = max(_FIRST, 4 * length)
+    names = [parse_symbol(symbol) for symbol in symbols] or ["BTCUSDT"]
+    bars = _with_others([probe_bars(count, name, strategy.interval) for name in names])
+    whole = check(strategy, bars)
+    return _agree(strategy, bars, whole, _points(whole, count), length)
+
+
 def probe_bars(count: int, symbol: str, interval: str) -> Bars:
     """Return a seeded market of `count` candles that begins on a Monday."""
     random = np.random.default_rng(sum(symbol.encode()))
     change = random.normal(0.0, 0.001, count)
     close = np.round(50_000.0 * np.exp(np.cumsum(change)), 1)
-    opened = np.append(50_000.0, close[:-1])
+    # Opens away from the close before: who reads the next open must be seen to.
+    opened = np.append(50_000.0, close[:-1]) + np.round(random.normal(0.0, 0.0002, count) * close, 1)
     reach = np.round(np.abs(random.normal(0.0, 0.0005, (2, count))) * close, 1)
     high, low = np.maximum(opened, close) + reach[0], np.minimum(opened, close) - reach[1]
     times = 1_700_438_400_000 + np.arange(count, dtype=np.int64) * parse_interval(interval)
