@@ -70,6 +70,7 @@ async def _demo(
     from qmtl.engine.journal import JournalError
     from qmtl.services.paper_exchange.app import PaperExchange
     from qmtl.trader.rt_trader import RealTimeTrader
+    from qmtl.trader.warmup import StoredWarmup
 
     clock = market.clock()
     config = market.config(
@@ -80,7 +81,10 @@ async def _demo(
     try:
         settings = demo_settings(settings, urls, market.symbol)
         metrics = LoggedMetrics()
-        trader = RealTimeTrader(settings, clock=clock, observer=metrics, journal=settings.journal.path)
+        warmup = StoredWarmup(settings, clock, is_fresh=True)
+        trader = RealTimeTrader(
+            settings, clock=clock, observer=metrics, journal=settings.journal.path, history=warmup.bars
+        )
         running = Running(invocation, trader, Places.of(settings), metrics)
         with refusing(JournalError):
             await running.open()

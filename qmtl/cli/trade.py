@@ -85,17 +85,20 @@ async def _trade(invocation: Invocation, settings: "Settings", plan: Plan) -> No
     from qmtl.cli.running import LoggedMetrics, Running
     from qmtl.engine.journal import JournalError
     from qmtl.trader.rt_trader import RealTimeTrader
+    from qmtl.trader.warmup import StoredWarmup
 
     metrics = LoggedMetrics()
+    clock = await find_clock(settings.account.base_url)
     trader = RealTimeTrader(
         settings,
         domain=plan.domain,
         typed_account=plan.account,
         strategy=plan.strategy,
         params=plan.params,
-        clock=await find_clock(settings.account.base_url),
+        clock=clock,
         observer=metrics,
         run_id=plan.run_id,
+        history=StoredWarmup(settings, clock).bars,
     )
     running = Running(invocation, trader, Places.of(settings), metrics)
     with refusing(JournalError):

@@ -31,7 +31,7 @@ from qmtl.engine.ports import Clock, Random, Venue
 from qmtl.engine.replay import recover
 from qmtl.engine.tap import TappedJournal
 from qmtl.engine.venue_models import VenueModels
-from qmtl.runtime.io.binance_feed import BinanceFuturesFeed, FeedSettings
+from qmtl.runtime.io.binance_feed import BinanceFuturesFeed, History
 from qmtl.runtime.io.binance_futures import PRODUCTION_URL, BinanceFuturesClient
 from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
 from qmtl.runtime.sdk.backoff import Reconnect
@@ -46,6 +46,7 @@ from qmtl.trader.session import (
     Plain,
     bollinger_params,
     check_consents,
+    feed_settings,
     find_loop_factory,
     has_venue_fills,
     keep_backups,
@@ -55,9 +56,6 @@ from qmtl.trader.session import (
     refill_candles,
     simulate_venue,
 )
-
-_SPARE_BARS = 10
-"""Asked for beyond the warm-up: the newest bars may reach the REST side a moment later."""
 
 _log = structlog.get_logger("qmtl.trader")
 
@@ -77,7 +75,7 @@ class RealTimeTrader:
     `open` checks everything and recovers the journal; `run` trades; `stop` ends it cleanly. `desk` is what
     the control port needs. `typed_account` is the account's name as somebody typed it, for live; `wallet`
     the first balance where fills are simulated; `collects` feeds the published collectors beside the
-    engine, at some cost a message.
+    engine, at some cost a message; `history` brings the warm-up in place of the venue.
     """
 
     def __init__(
@@ -96,6 +94,7 @@ class RealTimeTrader:
         observer: Observer | None = None,
         run_id: str = "",
         collects: bool = False,
+        history: History | None = None,
     ) -> None:
         self.config = config = load() if config is None else config
         self.domain: Domain = domain
@@ -117,7 +116,7 @@ class RealTimeTrader:
         )
         self.prelim = Prelim(self.client, self.symbol, ws_url=config.account.ws_url)
         self.collectors: dict[str, Collector] = {}
-        self._collects = collects
+        self._collects, self._history = collects, history
         self._lock = AccountLock(
             lock_path(self.journal_path), account=self.account, started_ms=self.clock.now_ms()
         )
@@ -267,23 +266,16 @@ class RealTimeTrader:
             self._observer.on_alert("venue_unreachable", str(error))
 
     def _make_feed(self, engine: Engine, venue: Venue | None) -> BinanceFuturesFeed:
-        settings = FeedSettings(
-            symbols=(self.symbol,),
-            interval=self.config.trader.interval,
-            warmup=getattr(engine.strategy, "warmup", 0) + _SPARE_BARS,
-            last_open_ms=dict(engine.state.last_bar_ms),
-            clock_limit_ms=self.config.risk.clock_offset_ms,
-        )
-
         async def reconcile(since_ms: int) -> Any:
             return () if venue is None else await venue.reconcile(since_ms, engine.orders.open())
 
         return BinanceFuturesFeed(
             self.client,
-            settings,
+            feed_settings(self.config, engine),
             ws_url=self.config.account.ws_url,
             venue=venue if isinstance(venue, BinanceFuturesVenue) else None,
             reconcile=None if venue is None else reconcile,
+            history=self._history,
         )
 
     def _obey_marker(self, live: LiveEngine) -> None:

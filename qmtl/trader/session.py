@@ -23,6 +23,7 @@ from qmtl.engine.order_journal import memory_journal
 from qmtl.engine.ports import Clock, Venue
 from qmtl.engine.simulated_venue import SimulatedVenue
 from qmtl.engine.venue_models import VenueModels
+from qmtl.runtime.io.binance_feed import FeedSettings
 from qmtl.runtime.io.binance_futures import PRODUCTION_URL, BinanceFuturesClient
 from qmtl.runtime.io.binance_order_socket import BinanceOrderSocket, find_socket_url
 from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
@@ -41,6 +42,8 @@ BOLLINGER = "qmtl.trader.callback:Callback"
 _log = structlog.get_logger("qmtl.trader")
 DEMO_URL = "https://demo-fapi.binance.com"
 _USUAL_NOTIONAL = Decimal(500)
+_SPARE_BARS = 10
+"""Asked for beyond the warm-up: the newest bars may reach the REST side a moment later."""
 
 
 def has_venue_fills(settings: Settings, domain: Domain) -> bool:
@@ -196,6 +199,17 @@ async def keep_backups(settings: JournalSection, journal: Path, clock: Clock) ->
             await asyncio.to_thread(back_up, journal, folder, stamp=stamp, keep=settings.backup_keep)
         except BrokerageError as error:
             _log.error("backup failed", reason=str(error), action="check the disk of the backups")
+
+
+def feed_settings(settings: Settings, engine: Engine) -> FeedSettings:
+    """Return what a session listens to: the configured symbol, from the newest bar the journal holds."""
+    return FeedSettings(
+        symbols=(settings.trader.symbol,),
+        interval=settings.trader.interval,
+        warmup=getattr(engine.strategy, "warmup", 0) + _SPARE_BARS,
+        last_open_ms=dict(engine.state.last_bar_ms),
+        clock_limit_ms=settings.risk.clock_offset_ms,
+    )
 
 
 async def refill_candles(

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from qmtl.core.bar import Bar
 from qmtl.core.event import (
     AnyEvent,
     BarClosed,
@@ -31,6 +32,7 @@ from qmtl.runtime.io.conflating_queue import ConflatingQueue
 from qmtl.runtime.io.frame_inbox import FrameInbox
 from qmtl.runtime.io.stream_watch import StreamWatch
 from qmtl.runtime.sdk.backoff import Reconnect
+from qmtl.runtime.sdk.history import FetchError, SeamlessError, StoreError
 from qmtl.runtime.sdk.reconnecting_socket import Break, ReconnectingSocket
 
 PRODUCTION_WS_URL = "wss://fstream.binance.com"
@@ -44,6 +46,8 @@ _CLOCK_AGAIN_S = 5.0
 _log = structlog.get_logger("qmtl.feed")
 
 Reconcile = Callable[[int], Awaitable[Sequence[AnyEvent]]]
+History = Callable[[str, int], Awaitable[Sequence[Bar]]]
+"""Gives the last so many closed bars of a symbol."""
 
 
 class FeedSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +78,7 @@ class BinanceFuturesFeed:
     After every (re)connection of the user stream `reconcile(since_ms)` is asked for what happened since it
     was last heard, and its answer comes before anything newer. Entries need every stream fresh: each is
     told stale when it falls silent and fresh once it caught up. `on_frame` sees every raw frame first.
+    `history` brings the warm-up, without one the venue does.
     """
 
     def __init__(
@@ -84,6 +89,7 @@ class BinanceFuturesFeed:
         ws_url: str = PRODUCTION_WS_URL,
         venue: BinanceFuturesVenue | None = None,
         reconcile: Reconcile | None = None,
+        history: History | None = None,
     ) -> None:
         self.client = client
         self.settings = settings
@@ -96,6 +102,7 @@ class BinanceFuturesFeed:
             self.mapper.children = venue.children
         self.on_frame: Callable[[bytes], object] | None = None
         self._reconcile = reconcile
+        self._history = history
         self._queue = ConflatingQueue()
         self._inbox = FrameInbox(self._take_market, lambda work: asyncio.get_running_loop().call_soon(work))
         self._kline_names = {symbol: self._kline(symbol) for symbol in settings.symbols}
@@ -241,12 +248,24 @@ class BinanceFuturesFeed:
         """Bring history first: warm-up, or what the journal missed while the process was away."""
         last, settings = track.last_open_ms, self.settings
         if last is None and settings.warmup:
-            bars = await self._klines(track.symbol, limit=settings.warmup)
-            track.fill(bars, is_warmup=True)
+            track.fill(await self._warm_up(track.symbol), is_warmup=True)
         elif last is not None:
             track.fill(await self._klines(track.symbol, start_ms=last + self._interval_ms))
         else:
             track.fill(())
+
+    async def _warm_up(self, symbol: str) -> Sequence[Bar]:
+        """Ask `history`, where there is one, until it answers; else the venue."""
+        ask, count = self._history, self.settings.warmup
+        if ask is None:
+            return await self._klines(symbol, limit=count)
+        reconnect = Reconnect(self._clock, self.client.random)
+        while True:
+            try:
+                return await ask(symbol, count)
+            except (FetchError, SeamlessError, StoreError, OSError) as error:
+                _log.warning("history is out of reach", symbol=symbol, reason=str(error), action="asks again")
+                await self._clock.sleep(reconnect.broke() or 0.0)
 
     async def _fill(self, symbol: str, open_ms: int, stop_ms: int) -> None:
         """Ask for the bars of [open_ms, stop_ms) until all came, or the venue insists that it has none."""
