@@ -6,6 +6,7 @@ comes back as a failure of that set; a worker that dies fails the set it had and
 
 import importlib
 import logging
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -62,6 +63,8 @@ def describe_failure(error: Exception) -> str:
 
 def serve(workload: Workload, pipe: Connection) -> None:
     """Evaluate sets that come down `pipe` until it closes; the first answer says whether it is ready."""
+    # Ctrl-C reaches every process of a terminal; the one that was started stops the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         evaluate = workload.open()
     except Exception as error:  # noqa: BLE001 - whatever an author's code raises fails its set

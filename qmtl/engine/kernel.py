@@ -270,6 +270,22 @@ def run(
     return KernelRun(market, trades[: closed + is_open], equity, conflicts, refusals, bars_held, turnover)
 
 
+def compile_kernel() -> None:
+    """Compile the loop, or load it from the cache on disk; the first time takes some seconds."""
+    from qmtl.engine import kernel_loop
+
+    price = np.ones(2)
+    price.flags.writeable = False
+    steps, none = np.ones(2, np.int64), np.zeros(2, np.bool_)
+    kernel_loop.count_steps(price, 1.0, steps)
+    numbers = {name: 1.0 if kind is float else 1 for name, kind in kernel_loop.Terms.__annotations__.items()}
+    trades = np.empty((1, kernel_loop.TRADE_COLUMNS), np.int64)
+    kernel_loop.trade(
+        steps, steps, steps, steps, none, none, none, none, kernel_loop.Terms(**numbers), np.ones(2),
+        np.empty((0, 3), np.int64), steps[:0], trades, steps, np.zeros(kernel_loop.COUNTERS, np.int64),
+    )  # fmt: skip
+
+
 class Job(NamedTuple):
     """One parameter set of a batch."""
 

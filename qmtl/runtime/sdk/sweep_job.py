@@ -85,9 +85,12 @@ class SweepJob:
 
 
 def find_conditions(plan: TradePlan, terms: BacktestTerms) -> Conditions:
-    """Return plan and terms as the kernel takes them; KernelError names what only the event tier can do."""
+    """Return plan and terms as the kernel takes them; KernelError names what only the event tier can do.
+
+    Limits of risk are left out: they guard an account, and a sweep has none.
+    """
     usual = BacktestTerms()
-    for name in ("latency_ms", "liquidity", "margin_mode", "limits"):
+    for name in ("latency_ms", "liquidity", "margin_mode"):
         if getattr(terms, name) != getattr(usual, name):
             message = f"{name} {getattr(terms, name)} is not in the kernel; backtest one set at a time"
             raise KernelError(message)
