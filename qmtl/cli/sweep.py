@@ -265,16 +265,16 @@ def make_sampler(space: Space, search: Search, done: "Sequence[Row]") -> "Sample
 
 def start_crew(invocation: Invocation, workload: "Workload", search: Search, left: int) -> "Crew":
     """Start the workers, the kernel being compiled first: once for all of them."""
-    from qmtl.engine.crew import CrewError, ProcessCrew, RayCrew
+    from qmtl.engine.crew import CrewError, InlineCrew, ProcessCrew, RayCrew
     from qmtl.engine.kernel import compile_kernel
 
     size = max(1, min(search.workers, left))
     with spinner_of(invocation, "compiling the kernel (some seconds, the first time on this machine)"):
         compile_kernel()
-    with spinner_of(invocation, f"starting {size} workers"), refusing(CrewError):
+    with spinner_of(invocation, f"starting {size} worker{'s' if size > 1 else ''}"), refusing(CrewError):
         if search.engine == "ray":
             return RayCrew(workload, size, search.address)
-        return ProcessCrew(workload, size)
+        return ProcessCrew(workload, size) if size > 1 else InlineCrew(workload)
 
 
 def save(verdict: "Verdict", job: "SweepJob", folder: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """A sweep as lines for people: verdict, walk-forward table, best sets, heat map, and the file it saves."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan
+from math import isfinite, isnan, nan
 from typing import Any
 
 from qmtl.engine.statistics import Period
@@ -92,7 +92,7 @@ def best_by(
         if "result" in row:
             key = tuple(row["params"][name] for name in names)
             ratio, known = test_ratio(row, period), found.get(key, nan)
-            found[key] = max(known, ratio)
+            found[key] = ratio if isnan(known) else max(known, ratio)
     return found
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import cached_property
 from math import gcd, inf, isnan
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
@@ -278,7 +278,9 @@ def compile_kernel() -> None:
     price.flags.writeable = False
     steps, none = np.ones(2, np.int64), np.zeros(2, np.bool_)
     kernel_loop.count_steps(price, 1.0, steps)
-    numbers = {name: 1.0 if kind is float else 1 for name, kind in kernel_loop.Terms.__annotations__.items()}
+    numbers: dict[str, Any] = {
+        name: 1.0 if kind is float else 1 for name, kind in kernel_loop.Terms.__annotations__.items()
+    }
     trades = np.empty((1, kernel_loop.TRADE_COLUMNS), np.int64)
     kernel_loop.trade(
         steps, steps, steps, steps, none, none, none, none, kernel_loop.Terms(**numbers), np.ones(2),

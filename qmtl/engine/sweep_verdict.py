@@ -56,7 +56,7 @@ class Verdict(NamedTuple):
         if self.best is None:
             return "no set traded"
         if self.best_sharpe <= 0:
-            return "no set earned anything"
+            return "no set earned anything, not better than luck"
         return "better than luck" if is_better_than_luck(self.deflated) else "not better than luck"
 
 

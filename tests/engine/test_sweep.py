@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qmtl.engine.crew import CrewError, Outcome, Plain, ProcessCrew, Workload
+from qmtl.engine.crew import CrewError, InlineCrew, Outcome, Plain, ProcessCrew, Workload
 from qmtl.engine.optuna_sampler import OptunaSampler
 from qmtl.engine.sweep import GridSampler, SweepError, SweepFile, build_grid, dump_set, run_sweep, without_nan
 from tests.engine.sweep_rig import FACTORY, SPACE, result_of
@@ -23,7 +23,7 @@ GRID = build_grid(SPACE)
 
 
 class OneCrew:
-    """Evaluates in place."""
+    """Evaluates in place and remembers what it was given."""
 
     size = 1
 
@@ -108,6 +108,16 @@ def test_failing_sets_and_dying_workers_are_rows_and_the_rest_goes_on(tmp_path: 
         3: "its process ended (exit code 9); out of memory?",
     }
     assert sum("result" in row for row in rows) == 6
+
+
+def test_one_worker_in_this_process_reports_the_same(tmp_path: Path) -> None:
+    with closing(SweepFile(tmp_path / "sweep.jsonl", {})) as results:
+        crew = InlineCrew(Workload(FACTORY, {"fails_at": 2}))
+        rows = list(run_sweep(GridSampler(GRID), crew, results, {}))
+    assert {row["params"]["a"] for row in rows if "error" in row} == {2}
+    assert len(rows) == 12
+    with pytest.raises(CrewError, match="ValueError: no data in here"):
+        InlineCrew(Workload(FACTORY, {"broken": True}))
 
 
 def test_a_worker_that_cannot_open_its_data_says_why() -> None:

@@ -67,4 +67,4 @@ def test_failures_losses_and_silence_have_their_words() -> None:
     assert isnan(silent.best_sharpe)
     assert judge([failed], DAY, 7).words == "no set traded"
     losing = [row(n, np.full(PERIODS * SPLITS, -0.01) + np.arange(120) * 1e-6, [1.0] * 3) for n in range(2)]
-    assert judge(losing, DAY, 7).words == "no set earned anything"
+    assert judge(losing, DAY, 7).words == "no set earned anything, not better than luck"

@@ -22,7 +22,7 @@ from qmtl.runtime.sdk.signals import Signals
 from qmtl.runtime.sdk.strategy import Strategy, make_strategy
 from qmtl.runtime.sdk.strategy_file import find_fault, load_kept
 from qmtl.runtime.sdk.sweep_job import read_columns, to_candles
-from qmtl.runtime.sdk.warmup import measure_warmup
+from qmtl.runtime.sdk.warmup import is_enough, measure_warmup
 
 KEPT = 8
 """So many signal columns are kept for sets that differ in what `signals` does not read."""
@@ -88,15 +88,24 @@ class SweepWorker:
                 return known
         with reads_of(strategy) as read_names:
             found = self._read_signals(strategy)
-        warmup = measure_warmup(strategy, self._symbols) if strategy.warmup is None else strategy.warmup
         said = (found.long, found.short, found.exit_long, found.exit_short)
         columns = Columns(*(np.array(column, dtype=np.bool_) for column in said))
+        warmup = self._find_warmup(strategy, columns)
         for column in columns:
             column[: max(0, warmup - 1)] = False
         self._columns[tuple((name, getattr(strategy, name)) for name in sorted(read_names))] = columns
         if len(self._columns) > KEPT:
             self._columns.popitem(last=False)
         return columns
+
+    def _find_warmup(self, strategy: Strategy, columns: Columns) -> int:
+        """Return a number of bars before which no signal may count, exact where a signal stands before."""
+        if strategy.warmup is not None:
+            return strategy.warmup
+        first = int(np.argmax(columns.long | columns.short))
+        if not (columns.long[first] or columns.short[first]) or is_enough(strategy, first + 1, self._symbols):
+            return first + 1
+        return measure_warmup(strategy, self._symbols)
 
     def _read_signals(self, strategy: Strategy) -> Signals:
         try:
