@@ -18,7 +18,7 @@ BUDGETS = {
     "qmtl/trader": 2_300,
     "qmtl/services/paper_exchange": 5_000,
     "qmtl/services": 5_000,
-    "qmtl/cli": 3_500,
+    "qmtl/cli": 5_000,
     "qmtl/research": 1_500,
     "qmtl": 2_200,
 }
