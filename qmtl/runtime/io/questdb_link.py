@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _SCHEMES = ("questdb", "postgresql", "postgres")
 _POOL_SIZE = 8
 _CONNECT_S = 5.0
+_QUERY_S = 120.0
 _REQUEST_MS = 30_000
 _POLL_S, _POLL_MAX_S = 0.002, 0.1
 _LAG = (
@@ -173,6 +174,7 @@ class QuestDBLink:
                 min_size=0,
                 max_size=_POOL_SIZE,
                 timeout=_CONNECT_S,
+                command_timeout=_QUERY_S,
                 reset=_keep,
             )
         return self._pool
@@ -244,6 +246,8 @@ class QuestDBLink:
             sender.close(flush=False)
 
     def _unreachable(self, at: Address, reason: str, cause: Exception) -> NoReturn:
+        if self._is_closed:
+            raise StoreError("the store is closed") from cause
         raise QuestDBConnectionError(
             f"cannot reach QuestDB at {at.host}:{at.port}: {reason}; "
             "check the DSN and that the server is running"
