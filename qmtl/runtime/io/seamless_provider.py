@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from qmtl.config import reveal
 from qmtl.engine.ports import Clock, Random
 from qmtl.runtime.io.artifacts import ArtifactReader, ArtifactRegistrar
 from qmtl.runtime.io.embedded_store import EmbeddedStore
@@ -42,7 +43,7 @@ def open_store(
     settings = runtime.settings().seamless
     is_test = endpoint is not None and endpoint.environment == "test"
     if dsn is None and settings.questdb_dsn is not None:
-        dsn = settings.questdb_dsn.get_secret_value()
+        dsn = reveal(settings.questdb_dsn)
     store: HistoryStore
     if dsn is None:
         store = EmbeddedStore(find_place(settings.store_dir, endpoint), clock=clock)

@@ -11,6 +11,7 @@ import pytest
 from qmtl.runtime.io import CcxtBackfillConfig, CcxtOHLCVFetcher
 from qmtl.runtime.io.artifacts import ArtifactRegistrar
 from qmtl.runtime.io.embedded_store import EmbeddedStore
+from qmtl.runtime.io.questdb import QuestDBStore
 from qmtl.runtime.io.seamless_provider import EnhancedQuestDBProvider, open_store
 from qmtl.runtime.sdk import runtime
 from qmtl.runtime.sdk.history import (
@@ -102,6 +103,13 @@ def test_stores_by_address(
     monkeypatch.setenv("QMTL_SEAMLESS__STORE_DIR", str(home / "configured"))
     runtime.reload()
     assert place(open_store()) == home / "configured"
+    (home / "dsn").write_text("postgresql://me:secret@127.0.0.1:8801/q\n", "utf-8")
+    monkeypatch.setenv("QMTL_SEAMLESS__QUESTDB_DSN", f"file:{home}/dsn")
+    runtime.reload()
+    for endpoint, table in ((None, "ohlcv"), (test, "ohlcv__test")):
+        store = open_store(endpoint=endpoint)
+        assert isinstance(store, QuestDBStore)
+        assert (store._address.port, store.table) == (8801, table)
 
 
 def test_a_provider_has_one_store(home: Path) -> None:
