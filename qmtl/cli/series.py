@@ -64,15 +64,21 @@ def of_key(key: "SeriesKey") -> NamedSeries:
     return NamedSeries(named.exchange, named.symbol, named.timeframe or TRADES, key)
 
 
-def make_fetcher(exchange: str, kind: str) -> Any:
-    """Return what brings bars (`ohlcv`) or `trades` of an exchange; nobody is contacted."""
+def make_fetcher(exchange: str, kind: str, *, is_used: bool = True) -> Any:
+    """Return what brings bars (`ohlcv`) or `trades` of an exchange; nobody is contacted.
+
+    BadInputError without the extra it needs, unless it is not to be used.
+    """
     from qmtl.runtime.io import ccxt_fetcher
+    from qmtl.runtime.io.ccxt_session import require_ccxt
 
     if exchange == _NATIVE and kind != TRADES:
         from qmtl.runtime.io.binance_history import BinanceFuturesFetcher
 
         return BinanceFuturesFetcher()
-    with refusing(ValueError):
+    with refusing(ValueError, RuntimeError):
+        if is_used:
+            require_ccxt("CcxtTradesFetcher" if kind == TRADES else "CcxtOHLCVFetcher")
         if kind == TRADES:
             return ccxt_fetcher.CcxtTradesFetcher(ccxt_fetcher.CcxtTradesConfig(exchange=exchange))
         return ccxt_fetcher.CcxtOHLCVFetcher(ccxt_fetcher.CcxtBackfillConfig(exchange=exchange))
@@ -82,7 +88,7 @@ def find_home(exchange: str, kind: str = "ohlcv") -> "Endpoint | None":
     """Return whose rows of an exchange the configuration means: its own, or those of a test venue."""
     from qmtl.runtime.io.seamless_provider import find_endpoint
 
-    return find_endpoint((make_fetcher(exchange, kind),))
+    return find_endpoint((make_fetcher(exchange, kind, is_used=False),))
 
 
 def default_exchange(settings: "Settings", given: str | None) -> str:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -283,6 +284,18 @@ def test_bad_input_is_one_line_exit_2_and_nothing_written(
     for part in parts:
         assert part in told.err
     assert sorted(home.rglob("*")) == before
+
+
+def test_41_an_exchange_behind_the_extra_says_how_to_get_it(
+    ask: Ask, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ccxt", None)
+    for timeframe, owner in (("1m", "CcxtOHLCVFetcher"), ("trades", "CcxtTradesFetcher")):
+        told = ask("data", "fetch", "BTCUSDT", timeframe, "--exchange", "kraken", "--since", "1d")
+        assert (told.code, told.out) == (2, "")
+        assert told.err == f"error: ccxt is required for {owner}; run: uv pip install -e .[ccxt]\n"
+    bars(0).write_parquet(home / "a.parquet")
+    assert ask("data", "fetch", "BTCUSDT", "1m", "--exchange", "kraken", "--file", "a.parquet").code == 0
 
 
 def test_nothing_stored_is_said_and_what_to_do(ask: Ask, home: Path) -> None:
