@@ -241,6 +241,7 @@ def test_36_a_symbol_with_a_nul_is_refused_before_anything_is_written(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["base"]
 
 
+@pytest.mark.fuzz
 @given(st.text(max_size=400), st.text(max_size=400))
 def test_36_a_part_of_a_path_is_harmless_and_short(one: str, other: str) -> None:
     part = encode_part(one)

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 import pyarrow.feather
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
@@ -241,7 +241,7 @@ TRADE_ROWS = st.lists(
 )
 
 
-@settings(max_examples=40)
+@pytest.mark.fuzz
 @given(ROWS, TRADE_ROWS, st.sampled_from([".parquet", ".feather", ".csv", ".csv.gz"]))
 def test_42_any_rows_come_back_exactly(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], trades: list[Any], suffix: str

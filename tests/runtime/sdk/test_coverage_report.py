@@ -1,5 +1,6 @@
 """Every cell of a range is filled or lies in exactly one hole."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,6 +45,7 @@ CELLS = st.lists(st.sampled_from([None, *KINDS]), max_size=80)
 EXPLAINED = st.lists(st.tuples(st.integers(0, 80), st.integers(0, 80), st.sampled_from(REASONS)), max_size=4)
 
 
+@pytest.mark.fuzz
 @given(CELLS, st.integers(0, 80), st.integers(0, 80), EXPLAINED)
 def test_every_cell_is_filled_or_in_one_hole(
     cells: list[CoverageKind | None], a: int, b: int, told: list[tuple[int, int, MissingReason]]

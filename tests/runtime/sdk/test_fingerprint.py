@@ -73,6 +73,7 @@ BARS = st.lists(
 )
 
 
+@pytest.mark.fuzz
 @given(BARS, st.randoms(use_true_random=False))
 def test_32_chunks_and_order_are_irrelevant(rows: Rows, random: Any) -> None:
     shuffled = rows.copy()
@@ -92,6 +93,7 @@ TRADE_ROWS = st.lists(
 )
 
 
+@pytest.mark.fuzz
 @given(TRADE_ROWS, st.randoms(use_true_random=False))
 def test_32_trades_are_encoded_as_written(drawn: Rows, random: Any) -> None:
     rows: Rows = [(ms // 1000, ms, *rest) for ms, *rest in drawn]

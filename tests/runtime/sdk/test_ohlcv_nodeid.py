@@ -86,6 +86,7 @@ def test_04_a_blank_part_or_an_unknown_timeframe_is_refused(arguments: tuple[str
             build(*arguments, escape=escape)
 
 
+@pytest.mark.fuzz
 @given(st.text(max_size=20))
 def test_04_a_text_is_a_name_or_refused(symbol: str) -> None:
     try:
