@@ -185,7 +185,7 @@ class PostgresDatabase:
         async with self._opening:
             if self._pool is None:
                 pool = await _load_asyncpg().create_pool(
-                    self._dsn, min_size=1, max_size=4, timeout=_ASK_S, command_timeout=_ASK_S
+                    self._dsn, min_size=0, max_size=4, timeout=_ASK_S, command_timeout=_ASK_S
                 )
                 async with pool.acquire() as connection, connection.transaction():
                     # Two that create the same table at once would collide in the system's own tables.
