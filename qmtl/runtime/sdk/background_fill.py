@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from qmtl.core.ranges import Range, merge_ranges
+from qmtl.core.ranges import Range, merge_ranges, subtract_ranges
 from qmtl.engine.ports import Clock
 from qmtl.runtime.sdk.gap_filler import GapFiller
 from qmtl.runtime.sdk.history import FetchError, SeamlessError, SeriesKey, StoreError
@@ -27,14 +27,16 @@ class BackgroundFill:
         """What the last run of a series failed with."""
 
     def want(self, key: SeriesKey, gaps: Sequence[Range]) -> None:
-        """Have `gaps` filled; those of a running job are added to it."""
-        self._wanted[key] = merge_ranges([*self._wanted.get(key, ()), *gaps])
+        """Have `gaps` filled; what a running job does not have yet is added to it, and starts at once."""
+        known = self._wanted.get(key, [])
+        fresh = subtract_ranges(merge_ranges(gaps), known)
+        self._wanted[key] = merge_ranges([*known, *fresh])
         job = self._jobs.get(key)
         if job is None or job.done():
             self._jobs[key] = asyncio.get_running_loop().create_task(self._run(key))
-        else:
-            # What flies already is joined; the rest starts now and not at the job's next turn.
-            self._filler.start(key, gaps)
+        elif fresh:
+            # What was asked for before waits for the job's next turn, however often it is asked again.
+            self._filler.start(key, fresh)
 
     async def _run(self, key: SeriesKey) -> None:
         while True:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 import polars as pl
+import structlog
 
 from qmtl.core.ranges import Range, clip_ranges, intersect_ranges, measure_ranges, merge_ranges
 from qmtl.metrics import SEAMLESS
@@ -19,6 +20,7 @@ from qmtl.runtime.sdk.history import BackfillError, SeamlessUnavailableError
 from qmtl.runtime.sdk.history_frame import frame_schema
 
 _MOST_PIECES = 16
+_log = structlog.get_logger("qmtl.seamless")
 
 
 class Demands(NamedTuple):
@@ -62,7 +64,9 @@ class FetchRun:
 
     def _conform(self, frame: pl.DataFrame) -> pl.DataFrame:
         schema = "ohlcv" if self._sources.is_bars else "trades"
-        frame, report = self._s.conformance.normalize(frame, schema=schema, interval=self._key.interval)
+        frame, report = self._s.conformance.normalize(
+            frame, schema=schema, interval=self._key.interval, offset=self._s.grid_offset_s
+        )
         told = self.metadata
         told.conformance_flags = dict(report.flags_counts)
         told.conformance_warnings = list(report.warnings)
@@ -139,17 +143,9 @@ class FetchRun:
         end = min(told.stable_until, self._w.end)
         stable = cut_frame(frame, self._w.first, end)
         is_whole = not clip_ranges([(s, e) for s, e, _ in told.missing], self._w.first, end)
-        if self._s.registrar is not None and is_whole and stable.height:
-            published = await asyncio.to_thread(
-                self._s.registrar.publish,
-                stable,
-                # The manifest lists what is covered as ranges.
-                {**msgspec.structs.asdict(told), "coverage_bounds": self._present},
-                stabilization_bars=self._s.stabilization_bars,
-            )
-            told.dataset_fingerprint, told.as_of = published.fingerprint, published.as_of
-            told.manifest_uri = published.manifest_uri
-        elif self._s.has_fingerprint:
+        if self._s.registrar is not None and is_whole and stable.height and await self._register(stable):
+            return
+        if self._s.has_fingerprint:
             told.dataset_fingerprint = fingerprint(
                 stable,
                 node_id=told.node_id,
@@ -157,6 +153,30 @@ class FetchRun:
                 start=min(self._w.start, end),
                 end=end,
             )
+
+    async def _register(self, stable: pl.DataFrame) -> bool:
+        """Publish an artifact; the answer stands without one, and the log says why there is none."""
+        told = self.metadata
+        # The manifest lists what is covered as ranges.
+        described = {**msgspec.structs.asdict(told), "coverage_bounds": self._present}
+        try:
+            published = await asyncio.to_thread(
+                self._s.registrar.publish,
+                stable,
+                described,
+                stabilization_bars=self._s.stabilization_bars,
+            )
+        except OSError as error:
+            _log.error(
+                "seamless.artifact.failed",
+                node_id=told.node_id,
+                reason=str(error),
+                action="check the disk of seamless.artifact_dir",
+            )
+            return False
+        told.dataset_fingerprint, told.as_of = published.fingerprint, published.as_of
+        told.manifest_uri = published.manifest_uri
+        return True
 
     def _keep(self, frame: pl.DataFrame) -> None:
         """Cache what is stable and whole."""

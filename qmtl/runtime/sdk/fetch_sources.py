@@ -55,6 +55,7 @@ class Stages(NamedTuple):
     continues: bool
     stabilization_bars: int
     has_fingerprint: bool
+    grid_offset_s: int | None
     clock: Clock
 
 

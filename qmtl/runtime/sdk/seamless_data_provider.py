@@ -131,6 +131,7 @@ class SeamlessDataProvider:
         self._has_fingerprint = settings.publish_fingerprint
         cache = cache or CacheConfig(ttl_ms=settings.cache_ttl_ms)
         self._cache = FrameCache(ttl_ms=cache.ttl_ms, max_bytes=cache.max_bytes) if cache.enable else None
+        self._grid_offset_s: int | None = getattr(getattr(fetcher, "config", None), "grid_offset_s", None)
         self._binding = SeriesBinding(fetcher, default_node_id)
         self._gate = DomainGate()
         connectors = runtime.settings().connectors
@@ -219,12 +220,12 @@ class SeamlessDataProvider:
         return True
 
     async def aclose(self) -> None:
-        """Stop background work and release the store, the feed and the coordinator."""
+        """Stop background work and release fetcher, feed, coordinator and store."""
         desk = self._desks.pop(asyncio.get_running_loop(), None)
         if desk is not None:
             await desk.background.aclose()
             await desk.filler.aclose()
-        for part in (self.live_feed, self.coordinator, self.store):
+        for part in (self.fetcher, self.live_feed, self.coordinator, self.store):
             close = getattr(part, "aclose", None)
             if close is not None:
                 await close()
@@ -246,7 +247,7 @@ class SeamlessDataProvider:
             end,
             now_s=exchange_second(self.clock, self.fetcher),
             stabilization_bars=self.stabilization_bars,
-            offset=getattr(getattr(self.fetcher, "config", None), "grid_offset_s", None),
+            offset=self._grid_offset_s,
         )
 
     def _desk(self) -> _Desk:
@@ -287,5 +288,6 @@ class SeamlessDataProvider:
             continues=self.backfill_config.mode == "background",
             stabilization_bars=self.stabilization_bars,
             has_fingerprint=self._has_fingerprint,
+            grid_offset_s=self._grid_offset_s,
             clock=self.clock,
         )

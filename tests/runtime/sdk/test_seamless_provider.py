@@ -140,8 +140,9 @@ async def test_a_background_job_runs_again_after_a_minute() -> None:
     rig.fetcher.error = RetryableFetchError("down")
     await rig.fetch()
     await rig.clock.advance(59)
-    assert len(rig.fetcher.asked) == 1
     assert (await rig.fetch()).metadata.backfill_error == "down"
+    await rig.clock.advance(0.5)
+    assert len(rig.fetcher.asked) == 1, "asking again does not make it run again"
     rig.fetcher.error = None
     await rig.clock.advance(62)
     assert (await rig.fetch()).metadata.rows == 1440
@@ -232,6 +233,26 @@ async def test_local_writes_and_time_end_cached_rows() -> None:
     bare = Rig(cache=CacheConfig(enable=False))
     await bare.fetch()
     assert (await bare.fetch()).metadata.sources == {"storage": 1440}
+
+
+async def test_a_grid_of_its_own_is_no_misalignment() -> None:
+    shifted = [ts + 17 for ts in range(T0, T0 + DAY, 60)]
+    rig = Rig(shifted)
+    fetcher = ScriptedFetcher(shifted, clock=rig.clock, grid_offset_s=17)
+    provider = SeamlessDataProvider(store=rig.store, fetcher=fetcher, clock=rig.clock)
+    answer = await provider.fetch(T0, T0 + 600, **SERIES)
+    assert times(answer) == shifted[:10]
+    assert (answer.metadata.missing, answer.metadata.conformance_flags) == ([], {})
+
+
+async def test_an_artifact_that_cannot_be_stored_does_not_cost_the_answer() -> None:
+    class FullDisk:
+        def publish(self, *args: Any, **more: Any) -> Any:
+            raise OSError(28, "No space left on device")
+
+    told = (await Rig(registrar=FullDisk()).fetch()).metadata
+    assert (told.rows, told.manifest_uri) == (1440, None)
+    assert told.dataset_fingerprint
 
 
 async def test_empty_ranges_keep_the_schema() -> None:
