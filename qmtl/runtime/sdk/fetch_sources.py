@@ -30,6 +30,7 @@ from qmtl.runtime.sdk.history import CoverageSpan, FetchError, HistoryStore, Sta
 from qmtl.runtime.sdk.history_frame import frame_schema, order_rows
 from qmtl.runtime.sdk.in_flight import Flight
 from qmtl.runtime.sdk.live_stage import LiveCatch
+from qmtl.runtime.sdk.live_tail import LiveTails
 from qmtl.runtime.sdk.phase_budget import FetchBudget, Phase, PhaseExceededError
 from qmtl.runtime.sdk.sla import SLAPolicy
 
@@ -45,7 +46,7 @@ class Stages(NamedTuple):
     store: HistoryStore
     filler: GapFiller | None
     background: BackgroundFill | None
-    live_feed: Any
+    live: LiveTails | None
     cache: FrameCache | None
     conformance: ConformancePipeline
     registrar: Any
@@ -198,17 +199,19 @@ class FetchSources:
             raise error
 
     async def _from_live(self) -> None:
-        feed, w = self._s.live_feed, self._w
-        if feed is None or not self.is_bars:
+        live, w = self._s.live, self._w
+        if live is None or not self.is_bars:
             return
         known = merge_ranges([*self.covered, *self.provisional])
         wanted = subtract_ranges(w.recent, known)
-        emits = bool(getattr(getattr(feed, "config", None), "emit_building_candle", False))
-        if not wanted and not (emits and w.forming is not None):
+        if not wanted and not (live.emits_forming and w.forming is not None):
             return
-        catch = LiveCatch(w, wanted, wants_forming=emits)
+        catch = LiveCatch(w, wanted, wants_forming=live.emits_forming)
         try:
-            await self._budget.wait("live_wait", catch.run(feed), at_most_ms=LIVE_LIMIT_MS)
+            await self._budget.wait("live_wait", catch.run(live.of(self._key)), at_most_ms=LIVE_LIMIT_MS)
+        except FetchError as error:
+            self.causes.append((wanted, "failed"))
+            _log.warning("seamless.live.failed", node_id=self._key.node_id, reason=str(error))
         except PhaseExceededError as error:
             lacking = subtract_ranges(wanted, [(ts, ts + self._key.interval) for ts in sorted(catch.closed)])
             if lacking and self._s.strategy is not Strategy.AUTO_BACKFILL:

@@ -35,7 +35,7 @@ class Verdict:
             "elapsed_ms": error.elapsed_ms,
             "budget_ms": error.budget_ms,
         }
-        _log.warning("seamless.sla.downgrade", detail=text, node_id=told.node_id, interval=told.interval)
+        _log.warning("seamless.sla.downgrade", message=text, node_id=told.node_id, interval=told.interval)
         self.downgrade(policy.on_violation.value, "sla_violation")
 
     def downgrade(self, mode: str, reason: str) -> None:

@@ -30,6 +30,7 @@ from qmtl.runtime.sdk.fetch_verdict import say_missing
 from qmtl.runtime.sdk.frame_cache import FrameCache
 from qmtl.runtime.sdk.gap_filler import GapFiller, exchange_second
 from qmtl.runtime.sdk.history import HistoryStore, SeamlessUnavailableError, SeriesKey
+from qmtl.runtime.sdk.live_tail import LiveTails
 from qmtl.runtime.sdk.presets import load_presets
 from qmtl.runtime.sdk.series_binding import SeriesBinding
 from qmtl.runtime.sdk.sla import SLAPolicy
@@ -71,10 +72,11 @@ class LiveDataFeed(Protocol):
 
 
 class _Desk(NamedTuple):
-    """What fills gaps on one event loop."""
+    """What fills gaps and listens on one event loop."""
 
     filler: GapFiller
     background: BackgroundFill
+    live: LiveTails | None
 
 
 class SeamlessDataProvider:
@@ -225,6 +227,8 @@ class SeamlessDataProvider:
         if desk is not None:
             await desk.background.aclose()
             await desk.filler.aclose()
+            if desk.live is not None:
+                await desk.live.aclose()
         for part in (self.fetcher, self.live_feed, self.coordinator, self.store):
             close = getattr(part, "aclose", None)
             if close is not None:
@@ -265,7 +269,8 @@ class SeamlessDataProvider:
                 leases=self.coordinator,
                 owner=self._owner,
             )
-            desk = self._desks[loop] = _Desk(filler, BackgroundFill(filler, self.clock))
+            live = None if self.live_feed is None else LiveTails(self.live_feed, self.clock)
+            desk = self._desks[loop] = _Desk(filler, BackgroundFill(filler, self.clock), live)
         return desk
 
     def _forget(self, key: SeriesKey, ranges: Sequence[Range]) -> None:
@@ -278,7 +283,7 @@ class SeamlessDataProvider:
             store=self.store,
             filler=None if self.fetcher is None else desk.filler,
             background=None if self.fetcher is None else desk.background,
-            live_feed=self.live_feed,
+            live=desk.live,
             cache=self._cache,
             conformance=self.conformance,
             registrar=self.registrar,

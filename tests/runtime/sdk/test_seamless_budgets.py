@@ -102,7 +102,7 @@ async def test_21_a_downgrade_warns_with_its_text() -> None:
         await rig.fetch()
     (warning,) = [entry for entry in logs if entry["event"] == "seamless.sla.downgrade"]
     assert warning["log_level"] == "warning"
-    assert warning["detail"] == "backfill_wait used 50 of 50 ms; use AUTO_BACKFILL or a shorter range"
+    assert warning["message"] == "backfill_wait used 50 of 50 ms; use AUTO_BACKFILL or a shorter range"
     await rig.provider.aclose()
 
 

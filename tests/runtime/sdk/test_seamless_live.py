@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from qmtl.runtime.sdk.fingerprint import fingerprint
+from qmtl.runtime.sdk.history import RetryableFetchError
 from qmtl.runtime.sdk.seamless_data_provider import SeamlessDataProvider
 from qmtl.runtime.sdk.sla import SLAPolicy
 from tests.runtime.sdk.history_rig import (
@@ -64,10 +65,36 @@ async def test_16_a_bar_only_the_feed_has_arrives_in_time() -> None:
     assert answer.metadata.sources == {"backfill": 99, "live": 1}
     assert answer.metadata.missing == []
     assert rig.clock.real_ms() <= 5000
-    assert not rig.feed.is_open
     # The store keeps it, provisionally: another provider needs no feed for it.
     other = SeamlessDataProvider(store=rig.store, clock=rig.clock)
     assert times(await other.fetch(T0, END, **SERIES))[-1] == LAST
+
+
+async def test_16_whoever_listened_before_has_what_came_meanwhile() -> None:
+    """A feed tells only what closes from now on: the provider goes on listening between requests."""
+    rig = Edge([(1.0, live([LAST])), (60.0, live([LAST + 60])), (60.0, live([LAST + 120]))])
+    rig.fetcher.has = [ts for ts in rig.fetcher.has if ts < LAST]
+    rig.fetcher.confirms = False
+    assert times(await rig.fetch())[-1] == LAST
+    await rig.clock.advance(130)
+    began = rig.clock.real_ms()
+    answer = await rig.fetch()
+    assert times(answer)[-2:] == [LAST + 60, LAST + 120]
+    assert rig.clock.real_ms() - began < 1000
+    assert (rig.feed.subscribed, rig.feed.is_open) == (1, True)
+    await rig.provider.aclose()
+    assert not rig.feed.is_open
+
+
+async def test_a_feed_that_fails_is_a_reason_and_no_error() -> None:
+    class Broken(ScriptedFeed):
+        async def is_live_available(self, node_id: str, interval: int) -> bool:
+            raise RetryableFetchError("no route")
+
+    rig = Edge(live_feed=Broken(clock_at(NOW), ()))
+    rig.fetcher.has.remove(LAST)
+    told = (await rig.fetch()).metadata
+    assert told.missing == [(LAST, LAST + 60, "failed")]
 
 
 async def test_16_a_closed_bar_replaces_a_forming_one() -> None:

@@ -1,12 +1,13 @@
 """Streams and the Runner over a provider: which series is meant, warm-up, and answers that are held."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from qmtl.engine.clock import VirtualClock
+from qmtl.runtime.io import CcxtBackfillConfig, CcxtOHLCVFetcher, EnhancedQuestDBProvider
 from qmtl.runtime.sdk.background import BACKGROUND
 from qmtl.runtime.sdk.history import RetryableFetchError, SeamlessDomainPolicyError
 from qmtl.runtime.sdk.nodes.base import Node, View
@@ -17,6 +18,7 @@ from qmtl.runtime.sdk.runner import Runner
 from qmtl.runtime.sdk.seamless_data_provider import SeamlessDataProvider
 from qmtl.runtime.sdk.sla import SLAPolicy
 from qmtl.runtime.sdk.strategy import Strategy
+from tests.runtime.io.history_rig import configure, history
 from tests.runtime.leap_clock import LeapClock
 from tests.runtime.sdk.history_rig import (
     NODE,
@@ -28,6 +30,7 @@ from tests.runtime.sdk.history_rig import (
     live,
 )
 
+__all__ = ["configure", "history"]
 NOW = T0 + 86_400 + 30
 
 
@@ -178,6 +181,22 @@ def test_a_history_run_reads_the_provider(runner: type[Runner]) -> None:
     result = runner.submit(Noting, domain="backtest", start=T0, end=T0 + 600)
     assert isinstance(result.strategy, Noting)
     assert len(result.strategy.seen) == 8
+
+
+async def test_a_strategy_runs_on_an_exchanges_history(
+    runner: type[Runner], history: Callable[..., Any]
+) -> None:
+    """Through real ccxt, the paper exchange and the embedded store."""
+    place = await history(range(200), T0 + 90 * 86_400)
+    config = CcxtBackfillConfig(exchange="binance", symbols=["BTC/USDT"], timeframe="1m")
+    async with EnhancedQuestDBProvider(fetcher=CcxtOHLCVFetcher(config)) as provider:
+        Noting.provider = provider
+        for _ in range(2):
+            result = await runner.submit_async(Noting, domain="backtest", start=T0, end=T0 + 6_000)
+            assert isinstance(result.strategy, Noting)
+            assert result.strategy.price.series == NODE
+            assert [seen[-1] for seen in result.strategy.seen] == list(range(T0 + 120, T0 + 6_000, 60))
+    assert place.klines.seen == 1
 
 
 def test_what_the_feed_skipped_is_refilled_and_never_trades(runner: type[Runner]) -> None:
