@@ -74,7 +74,13 @@ def fetch(
     with runtime.using(settings):
         if file is not None:
             return asyncio.run(_import(invocation, settings, series, file, unit, began_ms))
-        return asyncio.run(_backfill(invocation, settings, series, span or (0, 0), began_ms))
+        try:
+            return asyncio.run(_backfill(invocation, settings, series, span or (0, 0), began_ms))
+        except KeyboardInterrupt:
+            invocation.note(
+                "interrupted; what was brought is stored, and the same command goes on from there"
+            )
+            raise
 
 
 async def _backfill(
