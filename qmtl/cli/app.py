@@ -24,6 +24,7 @@ from qmtl.cli import (
     paper_exchange,
     report,
     sweep,
+    reproduce,
     tokens,
     trade,
 )
@@ -71,6 +72,7 @@ _ROOMS = (
     data,
     lint,
     backtest,
+    reproduce,
     report,
     sweep,
     trade,

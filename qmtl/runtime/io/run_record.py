@@ -91,7 +91,7 @@ def describe(result: BacktestResult, source: StrategySource, command: Sequence[s
         "seed": job.terms.seed,
         "figures": result.figures(),
         "trades_hash": result.trades_hash(),
-        "versions": _versions(),
+        "versions": library_versions(),
         "command": list(command),
     }
     other = result.other_bound
@@ -190,7 +190,8 @@ def _equity(result: BacktestResult) -> Any:
     return pl.DataFrame(columns)
 
 
-def _versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
+    """Return the versions a result can hang on."""
     found = {"qmtl": __version__, "python": platform.python_version()}
     for name in _LIBRARIES:
         try:

@@ -1,0 +1,58 @@
+"""`qmtl reproduce`: the same trades, or what differs by name."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from bench.recorded import load_bars
+from tests.cli.command import qmtl
+
+
+@pytest.fixture
+def run(home: Path) -> str:
+    bars, _ = load_bars(2_500)
+    columns = {
+        name: [getattr(bar, name) for bar in bars] for name in ("open", "high", "low", "close", "volume")
+    }
+    times = pl.Series("date", [bar.open_ms for bar in bars]).cast(pl.Datetime("ms", "UTC"))
+    pl.DataFrame({"date": times, **columns}).write_parquet(home / "candles.parquet")
+    assert qmtl("new", "band_break.py", home=home).returncode == 0
+    given = ("--data", "candles.parquet", "--fee", "0.05%", "-p", "window=25", "--json")
+    done = qmtl("backtest", "band_break.py", *given, home=home, timeout_s=90)
+    assert done.returncode == 0, done.stderr
+    return Path(json.loads(done.stdout)["run"]).name
+
+
+def test_a_run_comes_out_the_same_whatever_the_settings_say_now(home: Path, run: str) -> None:
+    (home / "qmtl.yml").write_text("backtest: {fee: 0.001, slippage_ticks: 9}\n", "utf-8")
+    done = qmtl("reproduce", run[:5], home=home, timeout_s=90)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " trades equal · sha256:" in done.stdout
+
+
+def test_what_differs_is_named(home: Path, run: str) -> None:
+    text = (home / "band_break.py").read_text("utf-8")
+    (home / "band_break.py").write_text(text.replace("bars.close < middle", "bars.close < lower"), "utf-8")
+    frame = pl.read_parquet(home / "candles.parquet")
+    frame.with_columns(pl.col("volume") + (pl.int_range(pl.len()) == 1_000)).write_parquet(
+        home / "other.parquet"
+    )
+    done = qmtl("reproduce", run, "--data", "other.parquet", "--json", home=home, timeout_s=90)
+    assert done.returncode == 3, done.stderr
+    body = json.loads(done.stdout)
+    assert body["is_same"] is False
+    assert [line.split(":")[0] for line in body["different"]] == ["strategy", "data BTCUSDT"]
+
+
+def test_bad_input_is_one_line(home: Path, run: str) -> None:
+    (home / "candles.parquet").rename(home / "moved.parquet")
+    for arguments, words in (
+        ((run,), "candles.parquet: the run's candles are not there; name them with --data"),
+        (("ffff0000",), "run ffff0000: not found below runs"),
+    ):
+        done = qmtl("reproduce", *arguments, home=home)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert words in done.stderr
+    assert qmtl("reproduce", run, "--data", "moved.parquet", home=home, timeout_s=90).returncode == 0
