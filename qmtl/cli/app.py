@@ -27,6 +27,7 @@ from qmtl.cli import (
     reproduce,
     tokens,
     trade,
+    why,
 )
 from qmtl.cli.invocation import BAD_INPUT, DIVERGED, DONE, FAILED, INTERRUPTED, Invocation, one_line
 
@@ -76,6 +77,7 @@ _ROOMS = (
     report,
     sweep,
     trade,
+    why,
     paper_exchange,
     control,
     direct,
