@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from math import isfinite, isnan, nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from qmtl.engine.statistics import Period
-from qmtl.engine.sweep_verdict import Verdict, test_ratio
+if TYPE_CHECKING:
+    from qmtl.engine.statistics import Period
+    from qmtl.engine.sweep_verdict import Verdict
 
 SHADES = " ░▒▓█"
 SHOWN_FAILURES = 3
@@ -25,14 +26,14 @@ def dump_set(params: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={value}" for name, value in params.items())
 
 
-def dump_verdict(verdict: Verdict, seconds: float) -> str:
+def dump_verdict(verdict: "Verdict", seconds: float) -> str:
     """Return the last word: how many sets, the best out of sample, and whether that is more than luck."""
     best = f"best out-of-sample {number(verdict.best_sharpe)}, deflated {number(verdict.deflated)}"
     took = f"{seconds:.0f} s" if seconds >= 1 else f"{seconds:.1f} s"
     return f"{verdict.sets:,} sets × {verdict.splits} splits · {took} · {best}: {verdict.words}"
 
 
-def describe_sweep(verdict: Verdict) -> list[str]:
+def describe_sweep(verdict: "Verdict") -> list[str]:
     """Return what stands behind the verdict."""
     if verdict.best is None:
         return []
@@ -60,7 +61,7 @@ def describe_failures(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [*lines, f"… and {more:,} more failed sets"] if more > 0 else lines
 
 
-def draw_table(verdict: Verdict) -> list[str]:
+def draw_table(verdict: "Verdict") -> list[str]:
     """Return the out-of-sample table: for each split the set chosen in training, and what its test gave."""
     if not verdict.choices:
         return []
@@ -84,9 +85,11 @@ def draw_table(verdict: Verdict) -> list[str]:
 
 
 def best_by(
-    rows: Sequence[Mapping[str, Any]], names: Sequence[str], period: Period
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], period: "Period"
 ) -> dict[tuple[Any, ...], float]:
     """Return the best out-of-sample ratio for each combination of the parameters `names`."""
+    from qmtl.engine.sweep_verdict import test_ratio
+
     found: dict[tuple[Any, ...], float] = {}
     for row in rows:
         if "result" in row:
@@ -97,7 +100,7 @@ def best_by(
 
 
 def draw_map(
-    rows: Sequence[Mapping[str, Any]], space: Mapping[str, Sequence[Any]], period: Period
+    rows: Sequence[Mapping[str, Any]], space: Mapping[str, Sequence[Any]], period: "Period"
 ) -> list[str]:
     """Return the out-of-sample Sharpe ratio over the first two parameters, the best of any others.
 
@@ -136,7 +139,7 @@ def draw_map(
 
 
 def dump_params_file(
-    verdict: Verdict, params: Mapping[str, Any], label: str, sha256: str, fingerprint: str, folder: str
+    verdict: "Verdict", params: Mapping[str, Any], label: str, sha256: str, fingerprint: str, folder: str
 ) -> str:
     """Return the YAML text of a saved set, which --params takes, with what is known of it."""
     import yaml
