@@ -290,7 +290,8 @@ class CcxtProLiveFeed:
 
     def _make(self, node_id: str, interval: int, named: NodeId) -> LiveSubscription:
         config, source = self.config, self._source
-        own_options(source.api)["tradesLimit"] = 2 * max(config.buffer_rows, 1000)
+        # One more than the buffer holds: a cache that ran over then overflows the buffer, and that is seen.
+        own_options(source.api)["tradesLimit"] = max(config.buffer_rows, 1000) + 1
         ports = (
             config.exchange,
             source,
