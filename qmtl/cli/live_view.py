@@ -176,9 +176,8 @@ class LiveView:
         marks = dict(status.get("marks") or {})
         prices = " · ".join(f"{symbol} {price(value)}" for symbol, value in marks.items())
         bands = dict(status.get("bands") or {})
-        shown = (
-            " | ".join(level(bands[name]) for name in _BANDS) if len(bands) >= len(_BANDS) else "warming up"
-        )
+        names = _BANDS if len(bands) >= len(_BANDS) and _BANDS[0] in bands else tuple(bands)
+        shown = " | ".join(level(bands[name]) for name in names) or "warming up"
         now = clock(status["now_ms"]) if "now_ms" in status else "--:--:--"
         return f"{now} · {prices or 'no price yet'} · bands {shown} · {dump_streams(status)}"
 

@@ -230,6 +230,9 @@ def lock_of_key(trader: "RealTimeTrader") -> "AccountLock":
 
 def find_bands(engine: "Engine") -> dict[str, float]:
     """Return the bands the next price is compared with, empty for strategies without them."""
+    lines: dict[str, float] | None = getattr(engine.strategy, "lines", None)
+    if lines is not None:
+        return lines
     bands = getattr(engine.strategy, "bands", None)
     if bands is None or not bands.is_full:
         return {}

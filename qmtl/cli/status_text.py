@@ -79,6 +79,8 @@ def dump_decision(decision: Mapping[str, Any]) -> str:
 
 def explain(reason: str, gate: str, numbers: Mapping[str, float]) -> str:
     """Return why a closed bar ended as it did, in words."""
+    if reason == "no_signal" and "close" in numbers and "upperInter" not in numbers:
+        return _explain_lines(numbers)
     if reason == "no_signal" and "close" in numbers:
         close, upper, lower = (numbers.get(key, 0.0) for key in ("close", "upperInter", "lowerInter"))
         now = level(close)
@@ -101,6 +103,18 @@ def explain(reason: str, gate: str, numbers: Mapping[str, float]) -> str:
         "refused": "refused",
     }
     return words.get(reason, reason) + (f": {gate}" if gate else "")
+
+
+def _explain_lines(numbers: Mapping[str, float]) -> str:
+    """Say how the close stands to the nearest of the lines a strategy plots."""
+    close = numbers["close"]
+    lines = {name: value for name, value in numbers.items() if name not in {"close", "distance"}}
+    if "distance" not in numbers or not lines:
+        return f"no entry: close {level(close)}"
+    name, line = min(lines.items(), key=lambda pair: abs(pair[1] - close))
+    sign = "≤" if close <= line else "≥"
+    far = f"{numbers['distance'] * 100:.2f} % away"
+    return f"no entry: close {level(close)} {sign} {name} {level(line)} ({far})"
 
 
 def dump_fill(fill: Mapping[str, Any], role: str, why: str) -> str:

@@ -4,17 +4,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
 from qmtl.cli.invocation import BadInputError, Invocation, mint_run_id, refusing
 from qmtl.cli.paper_exchange import parse_seconds, start_logging
 from qmtl.cli.places import Places
-from qmtl.cli.strategy_options import size_option
+from qmtl.cli.strategy_options import ParamOption, ParamsFile, open_strategy, size_option
 
 if TYPE_CHECKING:
     from qmtl.engine.ports import Clock
+    from qmtl.runtime.sdk.lowered import Plain
     from qmtl.settings import Settings
 
 Domain = Literal["dryrun", "live"]
@@ -29,14 +31,20 @@ def register(app: typer.Typer) -> None:
 def trade(
     ctx: typer.Context,
     strategy: Annotated[
-        str | None, typer.Argument(help="module:Class; default the shipped Bollinger trader.")
+        str | None,
+        typer.Argument(help="file.py, file.py:Class or module:Class; default the shipped Bollinger trader."),
     ] = None,
     live: Annotated[bool, typer.Option("--live", help="Real money; needs every other consent too.")] = False,
     account: Annotated[str | None, typer.Option("--account", help="The account's name, typed.")] = None,
     unrehearsed: Annotated[
         bool, typer.Option("--unrehearsed", help="Go live without a rehearsal certificate; journaled.")
     ] = False,
-    symbol: Annotated[str | None, typer.Option("--symbol", help="BTCUSDT, BTC/USDT, BTC/USDT:USDT.")] = None,
+    symbol: Annotated[
+        list[str] | None,
+        typer.Option("--symbol", help="BTCUSDT, BTC/USDT, BTC/USDT:USDT; may be given again."),
+    ] = None,
+    param: ParamOption = None,
+    params: ParamsFile = None,
     size: Annotated[str | None, typer.Option("--size", help="0.01, 500 USDT or 1%.")] = None,
     seconds: Annotated[str | None, typer.Option("--for", help="Stop after so many real seconds.")] = None,
 ) -> None:
@@ -44,7 +52,9 @@ def trade(
     from qmtl.trader.session import BOLLINGER, check_consents
 
     invocation: Invocation = ctx.obj
-    loaded = invocation.load({"--symbol": ("trader.symbol", symbol), **size_option(size)})
+    symbols = tuple(symbol or ())
+    first = symbols[0] if symbols else None
+    loaded = invocation.load({"--symbol": ("trader.symbol", first), **size_option(size)})
     settings = loaded.settings
     for_s = parse_seconds(seconds)
     domain: Domain = "live" if live else "dryrun"
@@ -58,14 +68,42 @@ def trade(
         if not unrehearsed:
             raise BadInputError("live needs a rehearsal certificate; --unrehearsed goes without, journaled")
         _require_name(settings, name, account)
-    chosen = strategy or BOLLINGER
-    params = None if strategy is None else _check_strategy(strategy)
+    if strategy is None:
+        if param or params or len(symbols) > 1:
+            raise BadInputError("--param, --params and several symbols need a strategy")
+        chosen = Traded(BOLLINGER, None, (settings.trader.symbol,), settings.trader.interval)
+    else:
+        options = Options(symbols, tuple(param or ()), params)
+        chosen = _find_traded(settings, strategy, options)
+    settings = chosen.apply(settings)
     run_id = mint_run_id() + ("-unrehearsed" if live else "")
     start_logging(invocation, name, _secrets(settings), has_view=True)
 
     from qmtl.cli.running import run_loop
 
-    run_loop(_trade(invocation, settings, Plan(domain, name, chosen, params, run_id, for_s)))
+    run_loop(_trade(invocation, settings, Plan(domain, name, chosen, run_id, for_s)))
+
+
+class Options(NamedTuple):
+    """The options that say how a strategy is traded."""
+
+    symbols: tuple[str, ...] = ()
+    params: tuple[str, ...] = ()
+    params_file: Path | None = None
+
+
+class Traded(NamedTuple):
+    """The strategy as a session names it, and its market; `params` None are those of the settings."""
+
+    strategy: str
+    params: "dict[str, Plain] | None"
+    symbols: tuple[str, ...]
+    interval: str
+
+    def apply(self, settings: "Settings") -> "Settings":
+        """Return the settings with the strategy's own market."""
+        change = {"symbol": self.symbols[0], "interval": self.interval}
+        return settings.model_copy(update={"trader": settings.trader.model_copy(update=change)})
 
 
 @dataclass(frozen=True)
@@ -74,8 +112,7 @@ class Plan:
 
     domain: Domain
     account: str
-    strategy: str
-    params: dict[str, Any] | None
+    traded: Traded
     run_id: str
     seconds: float | None
 
@@ -93,8 +130,9 @@ async def _trade(invocation: Invocation, settings: "Settings", plan: Plan) -> No
         settings,
         domain=plan.domain,
         typed_account=plan.account,
-        strategy=plan.strategy,
-        params=plan.params,
+        strategy=plan.traded.strategy,
+        params=plan.traded.params,
+        symbols=plan.traded.symbols,
         clock=clock,
         observer=metrics,
         run_id=plan.run_id,
@@ -104,7 +142,7 @@ async def _trade(invocation: Invocation, settings: "Settings", plan: Plan) -> No
     with refusing(JournalError):
         await running.open()
     word = plan.domain if plan.domain == "dryrun" else "LIVE"
-    banner = f"{word} {plan.account} · {settings.account.base_url} · {settings.trader.symbol}"
+    banner = f"{word} {plan.account} · {settings.account.base_url} · {', '.join(plan.traded.symbols)}"
     if settings.risk.max_daily_loss is not None:
         banner += f" · max loss {settings.risk.max_daily_loss} {settings.account.asset}/day"
     quiet = invocation.is_json or invocation.is_quiet
@@ -154,16 +192,37 @@ def _require_name(settings: "Settings", name: str, account: str | None) -> None:
         raise BadInputError(f"live would trade account {name!r}; the name given is {account!r}")
 
 
-def _check_strategy(strategy: str) -> dict[str, Any]:
-    """Load the strategy once, so that what is wrong with it is said before anything starts."""
+def _find_traded(settings: "Settings", reference: str, options: Options) -> Traded:
+    """Load the strategy and its parameters, so that what is wrong with it is said before anything starts."""
+    from qmtl.runtime.sdk.lowered import LOWERED, dump_lowered
+    from qmtl.runtime.sdk.param import StrategyError
+    from qmtl.runtime.sdk.strategy_file import keep_copy, naming_faults
+    from qmtl.runtime.sdk.trade_settings import find_plan
+
+    try:
+        source, strategy = open_strategy(reference, options.params, options.params_file)
+    except StrategyError:
+        if options.params or options.params_file or not _is_port(reference):
+            raise
+        return Traded(reference, {}, (settings.trader.symbol,), settings.trader.interval)
+    with naming_faults(source):
+        plan = find_plan(settings, strategy, options.symbols)
+        kept = settings.journal.directory / "strategies"
+        params = dump_lowered(source, strategy, plan, kept)
+    keep_copy(source, kept)
+    return Traded(LOWERED, params, plan.markets, plan.interval)
+
+
+def _is_port(reference: str) -> bool:
+    """Tell whether `module:Class` is a strategy port of its own, made by `from_params`."""
     from qmtl.core.event import SessionSetup
     from qmtl.engine.loader import StrategyNotFoundError, load_strategy
 
-    if ":" not in strategy:
-        raise BadInputError(f"strategy {strategy!r}: expected module:Class")
+    if reference.partition(":")[0].endswith(".py") or ":" not in reference:
+        return False
     with refusing(StrategyNotFoundError):
-        load_strategy(SessionSetup(strategy=strategy))
-    return {}
+        load_strategy(SessionSetup(strategy=reference))
+    return True
 
 
 def _secrets(settings: "Settings") -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from qmtl.runtime.io.binance_feed import BinanceFuturesFeed, History
 from qmtl.runtime.io.binance_futures import PRODUCTION_URL, BinanceFuturesClient
 from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
 from qmtl.runtime.sdk.backoff import Reconnect
+from qmtl.runtime.sdk.lowered import LOWERED
 from qmtl.settings import Settings
 from qmtl.trader.callback import Callback
 from qmtl.trader.checkpoint import Checkpoint
@@ -46,6 +47,7 @@ from qmtl.trader.session import (
     Plain,
     bollinger_params,
     check_consents,
+    check_symbol,
     feed_settings,
     find_loop_factory,
     has_venue_fills,
@@ -73,9 +75,10 @@ class RealTimeTrader:
     """Trades `config` (qmtl.yml as loaded) until it is stopped; `dryrun` unless `domain` says live.
 
     `open` checks everything and recovers the journal; `run` trades; `stop` ends it cleanly. `desk` is what
-    the control port needs. `typed_account` is the account's name as somebody typed it, for live; `wallet`
-    the first balance where fills are simulated; `collects` feeds the published collectors beside the
-    engine, at some cost a message; `history` brings the warm-up in place of the venue.
+    the control port needs. `typed_account` is the account's name as somebody typed it, for live; `symbols`
+    what is traded, `trader.symbol` where not given; `wallet` the first balance where fills are simulated;
+    `collects` feeds the published collectors beside the engine, at some cost a message; `history` brings the
+    warm-up in place of the venue.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class RealTimeTrader:
         typed_account: str | None = None,
         strategy: str = BOLLINGER,
         params: Mapping[str, Plain] | None = None,
+        symbols: tuple[str, ...] = (),
         clock: Clock | None = None,
         random: Random | None = None,
         journal: Path | None = None,
@@ -101,15 +105,16 @@ class RealTimeTrader:
         check_consents(config, domain, typed_account)
         self.account = account_name(config)
         self.journal_path = journal or config.journal.path or config.journal.directory / f"{self.account}.db"
-        self.symbol = config.trader.symbol
+        self.symbols = symbols or (config.trader.symbol,)
+        self.symbol = self.symbols[0]
         self.clock = clock or SystemClock()
         self.random: Random = random or SystemRandom()
         self.has_venue = has_venue_fills(config, domain)
         self._strategy = strategy
         self._params = dict(params) if params is not None else bollinger_params(config)
         self._wallet, self._models, self._observer, self._run_id = wallet, models, observer, run_id
-        if config.account.position_mode == "hedge" and strategy == BOLLINGER:
-            raise SetupRefusedError("account.position_mode: the Bollinger trader trades one_way")
+        if config.account.position_mode == "hedge" and strategy in {BOLLINGER, LOWERED}:
+            raise SetupRefusedError("account.position_mode: strategies trade one_way")
         api_key, secret = account_keys(config) or ("", "")
         self.client = BinanceFuturesClient(
             api_key, secret, config.account.base_url, clock=self.clock, random=self.random
@@ -176,7 +181,9 @@ class RealTimeTrader:
         )
         engine = recovered or Engine(load_strategy(setup), tap)
         engine.attach(tap)
-        venue = make_venue(self.config, self.client, self.domain, engine) if self.has_venue else None
+        venue = None
+        if self.has_venue:
+            venue = make_venue(self.config, self.client, self.domain, engine, self.symbols)
         self._venue = venue
         matching = (
             None
@@ -247,18 +254,11 @@ class RealTimeTrader:
         await self.client.verify_reach()
         if self.has_venue:
             check_reach(self.domain, "venue", self.client.reach)
-        account = self.config.account
-        checked = await self.prelim.check_market_async(self.config.risk.clock_offset_ms)
-        if self.has_venue:
-            await self.prelim.check_account_async(
-                checked,
-                leverage=account.leverage,
-                margin_mode=account.margin_mode,
-                is_hedge=account.position_mode == "hedge",
-                refuses_withdrawal=self.domain == "live",
-            )
+        others = [Prelim(self.client, symbol) for symbol in self.symbols[1:]]
+        checks = [check_symbol(one, self.config, self.domain) for one in (self.prelim, *others)]
+        instruments = tuple([await check for check in checks])
         self._is_proven = True
-        return (checked.instrument,)
+        return instruments
 
     def _alarm(self, error: BrokerageError) -> None:
         _log.error("venue out of reach", reason=str(error), action="a position is open: keeps trying")
@@ -271,7 +271,7 @@ class RealTimeTrader:
 
         return BinanceFuturesFeed(
             self.client,
-            feed_settings(self.config, engine),
+            feed_settings(self.config, engine, self.symbols),
             ws_url=self.config.account.ws_url,
             venue=venue if isinstance(venue, BinanceFuturesVenue) else None,
             reconcile=None if venue is None else reconcile,

@@ -22,6 +22,7 @@ from qmtl.engine.matching import MatchingCore
 from qmtl.engine.order_journal import memory_journal
 from qmtl.engine.ports import Clock, Venue
 from qmtl.engine.simulated_venue import SimulatedVenue
+from qmtl.engine.strategy import StrategyPort
 from qmtl.engine.venue_models import VenueModels
 from qmtl.runtime.io.binance_feed import FeedSettings
 from qmtl.runtime.io.binance_futures import PRODUCTION_URL, BinanceFuturesClient
@@ -122,12 +123,38 @@ def make_start(
     return SessionStarted(clock.now_ms(), epoch, domain, setup, clock.speed, __version__, run_id)
 
 
-def make_venue(settings: Settings, client: BinanceFuturesClient, domain: Domain, engine: Engine) -> Venue:
+async def check_symbol(prelim: Prelim, settings: Settings, domain: Domain) -> Instrument:
+    """Return the contract of the prelim's symbol, checked at the venue, the account too where it trades."""
+    account = settings.account
+    checked = await prelim.check_market_async(settings.risk.clock_offset_ms)
+    if has_venue_fills(settings, domain):
+        await prelim.check_account_async(
+            checked,
+            leverage=account.leverage,
+            margin_mode=account.margin_mode,
+            is_hedge=account.position_mode == "hedge",
+            refuses_withdrawal=domain == "live",
+        )
+    return checked.instrument
+
+
+def bars_before(strategy: StrategyPort) -> int:
+    """Return how many closed bars a strategy wants to have seen: what it looks back on, or its warm-up."""
+    return max(getattr(strategy, name, 0) for name in ("warmup", "lookback"))
+
+
+def make_venue(
+    settings: Settings,
+    client: BinanceFuturesClient,
+    domain: Domain,
+    engine: Engine,
+    symbols: tuple[str, ...],
+) -> Venue:
     """Return the venue of a session whose orders leave the process, over the road the settings name.
 
     Orders that `engine` halted or wants cancelled stay here, even where the venue made them wait.
     """
-    symbols, find_ban = (settings.trader.symbol,), engine.desk.find_ban
+    find_ban = engine.desk.find_ban
     if settings.account.client == "ccxt":
         return BrokerageVenue(_make_ccxt(settings, client), symbols, find_ban=find_ban)
     road = None
@@ -201,12 +228,12 @@ async def keep_backups(settings: JournalSection, journal: Path, clock: Clock) ->
             _log.error("backup failed", reason=str(error), action="check the disk of the backups")
 
 
-def feed_settings(settings: Settings, engine: Engine) -> FeedSettings:
-    """Return what a session listens to: the configured symbol, from the newest bar the journal holds."""
+def feed_settings(settings: Settings, engine: Engine, symbols: tuple[str, ...]) -> FeedSettings:
+    """Return what a session listens to: its symbols, from the newest bars the journal holds."""
     return FeedSettings(
-        symbols=(settings.trader.symbol,),
+        symbols=symbols,
         interval=settings.trader.interval,
-        warmup=getattr(engine.strategy, "warmup", 0) + _SPARE_BARS,
+        warmup=bars_before(engine.strategy) + _SPARE_BARS,
         last_open_ms=dict(engine.state.last_bar_ms),
         clock_limit_ms=settings.risk.clock_offset_ms,
     )

@@ -26,7 +26,7 @@ class EventFace(SilentStrategy):
         self.name = type(strategy).__name__
         self.warmup = strategy.warmup or 0
         self._window = plan.volatility_window + 1 if plan.volatility_target is not None else 0
-        keep = max(strategy.lookback, self.warmup, self._window)
+        self.lookback = keep = max(strategy.lookback, self.warmup, self._window)
         self._rings = {s: BarRing(keep, symbol=s, interval=plan.interval) for s in plan.markets}
         self._state: dict[str, Any] = {}
         self._author = AuthorContext(plan, self._rings, self._closes, self._state)

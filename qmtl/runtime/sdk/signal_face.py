@@ -77,12 +77,24 @@ class SignalFace(SilentStrategy):
         self._window = plan.volatility_window + 1 if plan.volatility_target is not None else 0
         self._round_ms = -1
         self._arrived: list[str] = []
+        self._first = plan.markets[0]
+        self._numbers: dict[str, float] = {}
         self._is_warm = False
 
     @property
     def warmup(self) -> int:
         """Closed bars needed before the first decision."""
         return max((r.warmup for r in self.readers.values() if isinstance(r, WindowReader)), default=0)
+
+    @property
+    def lookback(self) -> int:
+        """Closed bars that are looked at, for signals and for the size of an entry."""
+        return max(self.warmup, self._window)
+
+    @property
+    def lines(self) -> dict[str, float]:
+        """The plotted lines at the last decided bar of the first symbol, as people see them."""
+        return {name: value for name, value in self._numbers.items() if name not in {"close", "distance"}}
 
     @property
     def is_warm(self) -> bool:
@@ -177,6 +189,8 @@ class SignalFace(SilentStrategy):
             return
         mask, numbers = reader.read()
         ctx.note(measure_distance(numbers), symbol=symbol)
+        if symbol == self._first:
+            self._numbers = numbers
         if mask or self._markets[symbol].leaving or ctx.orders or ctx.position(symbol).quantity:
             self._act(ctx, symbol, mask, numbers, bar_ms)
 
