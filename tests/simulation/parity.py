@@ -27,15 +27,19 @@ from qmtl.engine.clock import SeededRandom, VirtualClock
 from qmtl.engine.engine import Engine
 from qmtl.engine.journal import MemoryJournal
 from qmtl.engine.live import LiveEngine
+from qmtl.engine.loader import load_strategy
 from qmtl.engine.matching import MatchingCore
 from qmtl.engine.simulated_venue import SimulatedVenue
 from qmtl.engine.venue_models import UnlimitedLiquidity, VenueModels
 from qmtl.runtime.io.binance_feed import BinanceFuturesFeed, FeedSettings
 from qmtl.runtime.io.binance_futures import BinanceFuturesClient
 from qmtl.runtime.io.binance_venue import BinanceFuturesVenue
+from qmtl.runtime.sdk.lowered import LOWERED, dump_lowered
+from qmtl.runtime.sdk.strategy import make_strategy
+from qmtl.runtime.sdk.strategy_file import load_source
+from qmtl.runtime.sdk.trade_plan import TradePlan
 from qmtl.services.paper_exchange.app import PaperExchange
 from qmtl.services.paper_exchange.settings import MarketSettings, PaperExchangeConfig
-from qmtl.trader.callback import Callback
 
 PACE = 0.01
 WALLET = Decimal(10_000)
@@ -79,8 +83,18 @@ class ListFeed:
         return None
 
 
+MakeSetup = Callable[[Instrument], SessionSetup]
+
+
 def make_setup(instrument: Instrument) -> SessionSetup:
     return SessionSetup(strategy="qmtl.trader.callback:Callback", instruments=(instrument,))
+
+
+def lowered(reference: str) -> MakeSetup:
+    """The setup of a strategy class: the same file on the same port in every driver."""
+    source = load_source(reference)
+    params = dump_lowered(source, make_strategy(source.cls), TradePlan())
+    return lambda instrument: SessionSetup(strategy=LOWERED, params=params, instruments=(instrument,))
 
 
 def decisions_of(journal: MemoryJournal) -> list[Decision]:
@@ -97,7 +111,8 @@ def decisions_of(journal: MemoryJournal) -> list[Decision]:
 class LockStep:
     """A live trader on a paper exchange; the next update comes only when every command was answered."""
 
-    def __init__(self, candles: Path, start_ms: int) -> None:
+    def __init__(self, candles: Path, start_ms: int, setup: MakeSetup = make_setup) -> None:
+        self.make_setup = setup
         self.leader = VirtualClock(start_ms)
         self.clock = FollowClock(self.leader)
         self.paper = PaperExchange(
@@ -121,7 +136,8 @@ class LockStep:
         info = await self.client.exchange_info()
         self.instrument = info.instruments["BTCUSDT"]
         self.venue = BinanceFuturesVenue(self.client, ["BTCUSDT"])
-        self.engine = Engine(Callback(), self.journal)
+        self.setup = self.make_setup(self.instrument)
+        self.engine = Engine(load_strategy(self.setup), self.journal)
 
         async def reconcile(since_ms: int) -> Sequence[AnyEvent]:
             return await self.venue.reconcile(since_ms, self.engine.orders.open())
@@ -141,7 +157,7 @@ class LockStep:
         )
         self.feed = feed
         now = self.clock.now_ms()
-        self.engine.process(SessionStarted(now, "parity", "live", make_setup(self.instrument)))
+        self.engine.process(SessionStarted(now, "parity", "live", self.setup))
         self.live = LiveEngine(self.engine, self.journal, self.clock, [feed], venue=self.venue)
         self.task = asyncio.create_task(self.live.run())
         await self.until(
@@ -176,6 +192,7 @@ class LockStep:
             return False
         account = self.paper.exchange.accounts["paper"]
         stated = {o.client_id for o in account.orders.values() if o.status in {"NEW", "PARTIALLY_FILLED"}}
+        stated |= {algo.client_id for algo in account.open_algos("BTCUSDT")}
         for order in self.engine.orders.open():
             if order.status in UNSETTLED or order.status is OrderStatus.PENDING_CANCEL:
                 return False
@@ -204,33 +221,34 @@ class LockStep:
         return [event for event in self.journal.events if isinstance(event, BarClosed | PriceUpdated)]
 
 
-def _make_simulation(instrument: Instrument) -> tuple[Engine, MemoryJournal, SimulatedVenue]:
+def _make_simulation(setup: SessionSetup) -> tuple[Engine, MemoryJournal, SimulatedVenue]:
     journal = MemoryJournal("parity")
-    engine = Engine(Callback(), journal)
+    engine = Engine(load_strategy(setup), journal)
+    instrument = setup.instruments[0]
     core = MatchingCore(
         {"BTCUSDT": instrument}, models=VenueModels(fees=FEES), first_wallet=WALLET, leverage=20
     )
     return engine, journal, SimulatedVenue(core, fill="close")
 
 
-def run_backtest(events: list[AnyEvent], instrument: Instrument) -> tuple[Engine, MemoryJournal]:
+def run_backtest(events: list[AnyEvent], setup: SessionSetup) -> tuple[Engine, MemoryJournal]:
     """The synchronous driver over what the live trader was given."""
-    engine, journal, venue = _make_simulation(instrument)
+    engine, journal, venue = _make_simulation(setup)
     backtest = Backtest(engine, venue)
     start_ms = events[0].ts_ms
-    session = SessionStarted(start_ms, "parity", "backtest", make_setup(instrument))
+    session = SessionStarted(start_ms, "parity", "backtest", setup)
     backtest.start(session, Transferred(start_ms, "USDT", WALLET))
     backtest.run(events)
     return engine, journal
 
 
-async def run_dryrun(events: list[AnyEvent], instrument: Instrument) -> tuple[Engine, MemoryJournal]:
+async def run_dryrun(events: list[AnyEvent], setup: SessionSetup) -> tuple[Engine, MemoryJournal]:
     """The live driver with simulated fills over the same events; its clock shows each event's time."""
-    engine, journal, venue = _make_simulation(instrument)
+    engine, journal, venue = _make_simulation(setup)
     leader = VirtualClock(events[0].ts_ms - 1)
     clock = FollowClock(leader)
     start_ms = events[0].ts_ms
-    engine.process(SessionStarted(start_ms, "parity", "dryrun", make_setup(instrument)))
+    engine.process(SessionStarted(start_ms, "parity", "dryrun", setup))
     engine.process(Transferred(start_ms, "USDT", WALLET))
     live: LiveEngine
 

@@ -11,8 +11,21 @@ import pytest
 from qmtl.core.event import IntentRecorded
 from qmtl.engine.loader import load_strategy
 from qmtl.engine.replay import replay
-from tests.simulation.parity import LockStep, decisions_of, run_backtest, run_dryrun
+from tests.simulation.parity import (
+    LockStep,
+    MakeSetup,
+    decisions_of,
+    lowered,
+    make_setup,
+    run_backtest,
+    run_dryrun,
+)
 
+FACES: dict[str, Callable[[], MakeSetup]] = {
+    "trader": lambda: make_setup,
+    "signals": lambda: lowered("tests.runtime.sdk.strategies:BandBreak"),
+    "events": lambda: lowered("qmtl.examples.strategies.grid:Grid"),
+}
 CANDLES = 2_000 if os.environ.get("QMTL_CAMPAIGN") == "chaos" else 240
 
 
@@ -26,9 +39,10 @@ def candles(recorded_file: Callable[[str], Path], tmp_path: Path) -> Path:
 
 @pytest.mark.chaos
 @pytest.mark.timeout(900)
-async def test_07_three_ways_decide_the_same(candles: Path) -> None:
+@pytest.mark.parametrize("face", FACES)
+async def test_07_three_ways_decide_the_same(candles: Path, face: str) -> None:
     first_ms = int(pl.read_ipc(candles)["date"].dt.epoch("ms")[0])
-    room = LockStep(candles, first_ms - 1)
+    room = LockStep(candles, first_ms - 1, FACES[face]())
     await room.open()
     try:
         await room.run(CANDLES * 4)
@@ -43,9 +57,9 @@ async def test_07_three_ways_decide_the_same(candles: Path) -> None:
     intents = [event for event in room.journal.events if isinstance(event, IntentRecorded)]
     assert len(intents) >= CANDLES // 60, "too quiet to prove anything"
     assert len([row for row in live if row[0] == "bar"]) == CANDLES
-    tested, journal = run_backtest(room.market(), room.instrument)
+    tested, journal = run_backtest(room.market(), room.setup)
     assert decisions_of(journal) == live
     assert tested.account.wallet == room.engine.account.wallet
-    dry, journal = await asyncio.wait_for(run_dryrun(room.market(), room.instrument), 300)
+    dry, journal = await asyncio.wait_for(run_dryrun(room.market(), room.setup), 300)
     assert decisions_of(journal) == live
     assert dry.account.wallet == room.engine.account.wallet

@@ -134,6 +134,11 @@ class AuthorContext:
         return float(self._engine.account.equity())
 
     @property
+    def funding(self) -> float:
+        """Funding booked so far: received less paid, in the settle currency."""
+        return float(self._engine.account.funding)
+
+    @property
     def position(self) -> float:
         """Signed base units held of the first symbol."""
         return self.position_of(self._main)

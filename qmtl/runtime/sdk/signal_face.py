@@ -270,7 +270,7 @@ class SignalFace(SilentStrategy):
             OrderIntent(
                 symbol=symbol,
                 side=side,
-                quantity=abs(held),
+                quantity=_on_lot(ctx, symbol, held),
                 reduce_only=True,
                 role=Role.EXIT,
                 bar_ms=bar_ms,
@@ -323,7 +323,7 @@ class SignalFace(SilentStrategy):
                 OrderIntent(
                     symbol=symbol,
                     side=side,
-                    quantity=abs(held),
+                    quantity=_on_lot(ctx, symbol, held),
                     type=OrderType.STOP_MARKET if is_stop else OrderType.LIMIT,
                     stop_price=price if is_stop else None,
                     limit_price=None if is_stop else price,
@@ -369,6 +369,13 @@ class SignalFace(SilentStrategy):
             reader = self.readers[symbol]
             if isinstance(reader, WindowReader):
                 reader.ring.load(rows)
+
+
+def _on_lot(ctx: Context, symbol: str, held: Decimal) -> Decimal:
+    """What is held without its sign, written the one way the lot is: equal orders have equal ids."""
+    quantity = abs(held)
+    written = quantity.quantize(ctx.instrument(symbol).lot_size)
+    return written if written == quantity else quantity
 
 
 def _decimal(fraction: float | None) -> Decimal | None:

@@ -18,8 +18,10 @@ from qmtl.runtime.sdk.strategy_file import StrategySource
 
 _FIRST, _LARGEST = 2_048, 131_072
 """Bars of the probe: doubled until half of them are more than is needed."""
-_EACH, _ANY, _EVERY = 12, 24, 1_440
-"""Probed bars: so many with each signal, so many others, and in the end so many one after the other."""
+_EACH, _ANY, _EVERY = 8, 16, 1_440
+_WORK = 300_000
+"""Probed bars: so many with each signal, so many others, and in the end up to so many one after the other,
+so that no more than _WORK bars are computed."""
 
 
 def find_warmup(source: StrategySource, strategy: Strategy, symbols: Sequence[str] = ("BTCUSDT",)) -> int:
@@ -144,10 +146,10 @@ def _agree(strategy: Strategy, bars: Bars, whole: Signals, points: list[int], le
 def _settle(strategy: Strategy, bars: Bars, whole: Signals, points: list[int]) -> int:
     """Return the least length that agrees at `points` and at each of the last rows, 0 where none does."""
     count = len(bars)
-    rows = range(count - min(_EVERY, count // 4), count)
     while _agree(strategy, bars, whole, points, count // 2):
         length = _least(strategy, bars, whole, points, count // 2)
-        # Longer candles within have phases that samples miss.
+        # Longer candles within have phases that samples miss; long windows are probed at fewer bars.
+        rows = range(count - min(_EVERY, count // 4, max(60, _WORK // length)), count)
         odd = next((row for row in rows if not _agree(strategy, bars, whole, [row], length)), None)
         if odd is None:
             return length
