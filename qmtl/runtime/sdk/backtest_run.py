@@ -102,7 +102,7 @@ def _run_segment(
     )
     wants_price = getattr(type(port), "on_price", None) is not SilentStrategy.on_price and job.wants_ticks
     bars = [history.bars for history in histories.values()]
-    events = _walk(bars, terms.path) if wants_price else _closed(bars)
+    events = _walk(bars, terms.path) if wants_price else closed_events(bars)
     driver.run(events if progress is None else _told(events, progress, done, total))
     if not is_last:
         venue.fill_now()
@@ -135,8 +135,8 @@ def _make_port(
 # --- events ---------------------------------------------------------------------------------------
 
 
-def _closed(markets: Sequence[Bars]) -> Iterator[AnyEvent]:
-    """Yield every closed bar in order of time, then of symbol."""
+def closed_events(markets: Sequence[Bars]) -> Iterator[AnyEvent]:
+    """Return every closed bar in order of time, then of symbol."""
     if len(markets) == 1:
         return _bars_of(markets[0])
     rows = [(event.open_ms, number, event) for number, bars in enumerate(markets) for event in _bars_of(bars)]
@@ -154,7 +154,7 @@ def _bars_of(bars: Bars) -> Iterator[BarClosed]:
 def _walk(markets: Sequence[Bars], path: CandlePath) -> Iterator[AnyEvent]:
     """Yield each bar as updates of the forming candle along `path`, then as closed."""
     interval = markets[0].interval_ms
-    for closed in _closed(markets):
+    for closed in closed_events(markets):
         if isinstance(closed, BarClosed):
             for tick in candle_ticks(closed, path, interval)[:-1]:
                 yield PriceUpdated(

@@ -39,6 +39,17 @@ class Signals:
         self.exit_short = exit_short
         self.plot: Mapping[str, Any] = plot or {}
 
+    def clear(self, *conditions: Any) -> "Signals":
+        """Return the same signals, leaving any position also where all of `conditions` hold."""
+        held = all_of("clear", conditions)
+        return Signals(
+            long=self.long,
+            short=self.short,
+            exit_long=either(self.exit_long, held),
+            exit_short=either(self.exit_short, held),
+            plot=self.plot,
+        )
+
     def checked(self, count: int, who: str = "signals") -> "Signals":
         """Return the same signals as arrays of `count` rows; SignalsError names the first column at fault."""
         columns = {name: _booleans(getattr(self, name), count, name, who) for name in COLUMNS}
@@ -59,6 +70,27 @@ def check_signals(found: Any, count: int, who: str = "signals") -> Signals:
     if not isinstance(found, Checkable):
         raise SignalsError(f"{who}: expected Signals(…), got {type(found).__name__}")
     return found.checked(count, who)
+
+
+def all_of(name: str, conditions: tuple[Any, ...]) -> Bools:
+    """Return where all conditions hold; SignalsError names the call and the condition at fault."""
+    if not conditions:
+        raise SignalsError(f"{name}: expected at least one condition")
+    held: Any = True
+    for number, condition in enumerate(conditions, 1):
+        array = np.asarray(condition)
+        if array.dtype != bool:
+            raise SignalsError(f"{name}: condition {number}: expected booleans, found {array.dtype}")
+        if number > 1 and array.shape != held.shape and array.ndim and held.ndim:
+            raise SignalsError(f"{name}: condition {number}: {len(array)} values, {len(held)} before it")
+        held = np.asarray(held) & array
+    found: Bools = held
+    return found
+
+
+def either(one: Any, other: Bools) -> Bools:
+    """Return where one or the other holds; nothing said yet is False."""
+    return other if one is None or one is False else one | other
 
 
 def _booleans(values: Any, count: int, name: str, who: str) -> Bools:

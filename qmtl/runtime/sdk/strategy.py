@@ -8,7 +8,7 @@ from qmtl.runtime.sdk.param import Param, StrategyError, Value, check_names, fin
 
 if TYPE_CHECKING:
     from qmtl.runtime.sdk.bars import Bars
-    from qmtl.runtime.sdk.signals import Signals
+    from qmtl.runtime.sdk.signals import Checkable
 
 Face = Literal["signals", "events", "nodes", "port"]
 
@@ -74,8 +74,11 @@ class Strategy:
 
     # --- the signals face --------------------------------------------------------------------------
 
-    def signals(self, bars: "Bars") -> "Signals":
-        """Return when to enter and leave; pure: the same bars give the same signals."""
+    def signals(self, bars: "Bars") -> "Checkable":
+        """Return Signals (or a ConditionSet): when to enter and leave.
+
+        Pure: the same bars give the same signals.
+        """
         raise NotImplementedError
 
     # --- the event face ----------------------------------------------------------------------------

@@ -108,7 +108,10 @@ def test_05_conditions_are_and_inside_a_call_or_across() -> None:
     bars = walk(300)
     a, b, c, d = bars.close, bars.open, bars.high, ta.sma(bars.high, 5)
     rules = ConditionSet().long(a > b, ta.shift(c, 1) < d).long(a > d).short(a < b).clear(c < d)
+    assert isinstance(rules, Signals)
     found = check_signals(rules, len(bars))
+    more = check_signals(rules.clear(a > b, c > d), len(bars))
+    assert (more.exit_short == ((c < d) | ((a > b) & (c > d)))).all()
     assert (found.long == (((a > b) & (ta.shift(c, 1) < d)) | (a > d))).all()
     assert (found.short == (a < b)).all()
     assert (found.exit_long == (c < d)).all()
@@ -116,7 +119,7 @@ def test_05_conditions_are_and_inside_a_call_or_across() -> None:
     series = pd.Series(a)
     lagged = check_signals(ConditionSet().long(series.shift(1) < series), len(bars))
     assert (lagged.long == (ta.shift(a, 1) < a)).all()
-    with pytest.raises(SignalsError, match=r"ConditionSet\.long: condition 2: expected booleans"):
+    with pytest.raises(SignalsError, match=r"long: condition 2: expected booleans"):
         ConditionSet().long(a > b, a)
     with pytest.raises(SignalsError, match="299 values, 300 before"):
         ConditionSet().short(a > b, (a > b)[1:])
