@@ -240,9 +240,14 @@ class MatchingCore:
             if arrivals is not None:
                 yield arrivals(at_ms)
             book.available = share
-            while strike := find_strike(book, self.margin, self.crossing, target):
-                yield self._act(book, strike, at_ms)
-            yield self._meet(book, target, at_ms, is_gap=False)
+            yield from self.travel(symbol, target, at_ms)
+
+    def travel(self, symbol: str, target: float, ts_ms: int) -> Iterator[list[AnyEvent]]:
+        """Let price move from where it is to `target` without a gap; yields as `walk` does."""
+        book = self.book(symbol)
+        while strike := find_strike(book, self.margin, self.crossing, target):
+            yield self._act(book, strike, ts_ms)
+        yield self._meet(book, target, ts_ms, is_gap=False)
 
     def _act(self, book: MarketBook, strike: Strike, ts_ms: int) -> list[AnyEvent]:
         book.set_price(strike.level, strike.price)

@@ -86,7 +86,7 @@ def _run_segment(
     engine = Engine(port, journal)
     instruments = dict(job.instruments)
     rates = {symbol: history.funding for symbol, history in histories.items()}
-    venue = FundedVenue(terms.make_venue(instruments, wallet), rates)
+    venue = FundedVenue(terms.make_venue(instruments, wallet), rates, is_continuous=job.wants_ticks)
     driver = Backtest(engine, venue)
     start_ms = min(history.start_ms for history in histories.values())
     setup = SessionSetup(

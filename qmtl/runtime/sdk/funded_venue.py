@@ -1,6 +1,6 @@
 """A simulated venue that pays recorded funding at its times."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain
 
@@ -15,19 +15,30 @@ from qmtl.runtime.sdk.market_history import Funding, Hole
 class FundedVenue:
     """Pays what is due before anything happens at the first price of a bar; see `MatchingVenue`.
 
+    With `is_continuous` price moves through everything between two updates of one bar, as it does through
+    a candle: a stop between them fills at its own price.
+
     `rates` maps a symbol to its payments by 8h slot, None where no rates are known. A missing rate counts 0;
     where a position was open it is kept in `missing`.
     """
 
     reach: Reach = "memory"
 
-    def __init__(self, venue: SimulatedVenue, rates: Mapping[str, Mapping[int, Funding] | None]) -> None:
+    def __init__(
+        self,
+        venue: SimulatedVenue,
+        rates: Mapping[str, Mapping[int, Funding] | None],
+        *,
+        is_continuous: bool = False,
+    ) -> None:
         self.venue = venue
         self.missing: list[Hole] = []
         self.submit: Callable[[Order, int], Sequence[AnyEvent]] = venue.submit
         self.cancel = venue.cancel
         self._rates = rates
         self._next_ms: dict[str, int] = {}
+        self._move = self._travel if is_continuous else venue.on_market
+        self._bar_ms: dict[str, int] = {}
 
     def on_market(self, event: Event) -> Iterable[AnyEvent]:
         """See MatchingVenue."""
@@ -38,8 +49,16 @@ class FundedVenue:
                 self._next_ms[event.symbol] = (event.open_ms // FUNDING_MS + 1) * FUNDING_MS
             elif event.open_ms >= due_ms:
                 paid = self._pay(event, due_ms)
-                return chain(paid, self.venue.on_market(event)) if paid else self.venue.on_market(event)
-        return self.venue.on_market(event)
+                return chain(paid, self._move(event)) if paid else self._move(event)
+        return self._move(event)
+
+    def _travel(self, event: Event) -> Iterator[AnyEvent]:
+        if isinstance(event, BarClosed | PriceUpdated):
+            if self._bar_ms.get(event.symbol) == event.open_ms:
+                for events in self.venue.core.travel(event.symbol, event.close, event.ts_ms):
+                    yield from events
+            self._bar_ms[event.symbol] = event.open_ms
+        yield from self.venue.on_market(event)
 
     def _pay(self, event: BarClosed | PriceUpdated, due_ms: int) -> Sequence[AnyEvent]:
         symbol = event.symbol

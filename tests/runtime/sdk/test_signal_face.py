@@ -179,3 +179,15 @@ def test_limited_liquidity_protects_what_was_filled() -> None:
     assert stops[0] == D("0.25")
     assert stops[-1] == D(2)
     assert len(fills_of(result)) == 8
+
+
+def test_02_3_on_ticks_a_stop_between_two_updates_fills_at_its_own_price() -> None:
+    class Ticks(Planned):
+        decide_on = "tick"
+
+    strategy = Ticks()
+    strategy.stop, strategy.plan = 0.01, {"long": [1]}
+    result = run(strategy, candles([*flat(2), [100.0, 100.5, 98.0, 99.5], *flat(1)]))
+    # Entered at the first price of minute 1, inside the bar; the stop is met on the way to 98.
+    assert fills_of(result) == [(1, "BUY", "100.0"), (2, "SELL", "99.0")]
+    assert result.other_bound is not None
