@@ -102,7 +102,10 @@ def backtest(
         where = describe_holes(result)
         raise BadInputError(f"{len(over)} trade{'s' if len(over) > 1 else ''} over missing candles: {where}")
     folder = keep_run(invocation, result, source, settings.backtest.directory)
-    lines = [dump_data(result, time.perf_counter() - began_s), dump_result(result)]
+    lines = [f"{', '.join(one.canonical for one in job.instruments.values())} {job.plan.interval}"] * bool(
+        symbol
+    )
+    lines += [dump_data(result, time.perf_counter() - began_s), dump_result(result)]
     lines += dump_bound(result) + [describe_holes(result)] * bool(result.holes)
     page = str(write_page(folder))
     lines.append(f"report: {page}")

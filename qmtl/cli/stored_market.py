@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qmtl.cli.fetch_progress import WatchedStore, progress
-from qmtl.cli.invocation import BadInputError, Invocation, now_ms, one_line
+from qmtl.cli.invocation import BadInputError, CommandFailedError, Invocation, now_ms, one_line
 from qmtl.cli.series import NamedSeries, default_exchange, find_home, make_fetcher, name_series
 from qmtl.cli.time_range import parse_range
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from qmtl.runtime.sdk.market_history import Funding, MarketHistory
     from qmtl.runtime.sdk.trade_plan import TradePlan
     from qmtl.settings import Settings
+
+_LATER = ("failed", "pending", "budget")
 
 
 def load_stored(
@@ -72,7 +74,7 @@ async def _load(
     finally:
         await store.aclose()
     if bounds is None or frame is None or not frame.height:
-        raise BadInputError(_nothing(series, missing))
+        raise _nothing(series, missing)
     report = report_coverage(series.key, spans, *bounds, missing)
     reasons = [Hole(hole.start * 1000, hole.end * 1000, str(hole.reason)) for hole in report.holes]
     return make_history(
@@ -120,8 +122,10 @@ async def _fetch(invocation: Invocation, series: NamedSeries, store: Any, span: 
     return ()
 
 
-def _nothing(series: NamedSeries, missing: Sequence[Any]) -> str:
+def _nothing(series: NamedSeries, missing: Sequence[Any]) -> Exception:
+    """What to raise where there are no candles: a venue out of reach may answer later, the rest not."""
     if missing:
-        return f"{series}: no candles in that range ({missing[0][2]})"
+        text = f"{series}: no candles in that range ({missing[0][2]})"
+        return CommandFailedError(text) if missing[0][2] in _LATER else BadInputError(text)
     fetch = f"qmtl data fetch {series.symbol} {series.timeframe} --since 90d"
-    return f"{series}: nothing is stored; {fetch}, or --data FILE"
+    return BadInputError(f"{series}: nothing is stored; {fetch}, or --data FILE")
