@@ -42,7 +42,7 @@ class FundedVenue:
 
     def on_market(self, event: Event) -> Iterable[AnyEvent]:
         """See MatchingVenue."""
-        if isinstance(event, BarClosed | PriceUpdated):
+        if type(event) is BarClosed or type(event) is PriceUpdated:
             due_ms = self._next_ms.get(event.symbol)
             if due_ms is None:
                 # What fell due at the very first price was nobody's.

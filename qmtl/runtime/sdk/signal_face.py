@@ -191,7 +191,11 @@ class SignalFace(SilentStrategy):
         ctx.note(measure_distance(numbers), symbol=symbol)
         if symbol == self._first:
             self._numbers = numbers
-        if mask or self._markets[symbol].leaving or ctx.orders or ctx.position(symbol).quantity:
+        # Most bars ask for nothing: the bit that would, and orders that are as they should be, tell.
+        held, market = ctx.position(symbol).quantity, self._markets[symbol]
+        asks = mask & (_ENTRIES if not held else EXIT_LONG if held > 0 else EXIT_SHORT)
+        is_quiet = not asks and not market.leaving and market.reversal is None and mask & _BOTH != _BOTH
+        if not (is_quiet and len(ctx.orders) == (self._resting if held else 0)):
             self._act(ctx, symbol, mask, numbers, bar_ms)
 
     def _act(self, ctx: Context, symbol: str, mask: int, numbers: dict[str, float], bar_ms: int) -> None:
