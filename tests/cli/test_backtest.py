@@ -11,6 +11,7 @@ import pytest
 from tests.cli.command import Answer, run_command
 from tests.runtime.sdk.strategies import BAND_BREAK, walk
 
+HEAD = "from qmtl.runtime.sdk import Strategy\n\n\n"
 UNKNOWN = (
     "band_break.py: BandBreak has no parameter windw (window, inner, stop, target); did you mean window?"
 )
@@ -50,7 +51,7 @@ def test_01_new_writes_a_strategy_that_runs(place: Path) -> None:
         verdict,
     )
     assert holes == "holes: 3 funding rates unknown, counted 0 (first 2023-11-15 16:00)"
-    assert re.fullmatch(r"run: runs/[0-9a-f]{8}", kept)
+    assert re.fullmatch(r"report: runs/[0-9a-f]{8}/report\.html", kept)
 
 
 def test_a_run_is_kept_and_repeats(place: Path) -> None:
@@ -191,3 +192,26 @@ def test_01_without_a_file_the_store_is_read(place: Path) -> None:
     assert part.text.startswith("600 bars (100 %"), part.error
     both = backtest("--since", "3d")
     assert both.error == "error: --data brings the range of its file; leave --since, --start and --end out"
+
+
+def test_06_a_strategy_of_nodes_is_the_runners(place: Path) -> None:
+    text = f"{HEAD}class Graph(Strategy):\n    def setup(self):\n        pass\n"
+    (place / "graph.py").write_text(text)
+    answer = run_command("backtest", "graph.py", "--data", "candles.parquet")
+    assert (answer.code, answer.error) == (
+        2, "error: graph.py: Graph is made of nodes: Runner.submit runs it",
+    )  # fmt: skip
+
+
+def test_06_an_event_strategy_that_fails_names_its_line(place: Path) -> None:
+    text = (
+        "from qmtl.runtime.sdk import Strategy\n\n\nclass Odd(Strategy):\n    def on_bar(self, ctx, bar):\n"
+    )
+    (place / "odd.py").write_text(text + "        ctx.buy(1, limit=bar.close / 0)\n")
+    answer = run_command("backtest", "odd.py", "--data", "candles.parquet")
+    assert (answer.code, answer.error) == (2, "error: odd.py:6: ZeroDivisionError: float division by zero")
+    (place / "odd.py").write_text(text + "        ctx.buy(1, limt=bar.close)\n")
+    answer = run_command("backtest", "odd.py", "--data", "candles.parquet")
+    assert answer.code == 2
+    assert answer.error.startswith("error: odd.py:6: TypeError: ")
+    assert "limt" in answer.error

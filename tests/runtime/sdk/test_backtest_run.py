@@ -99,6 +99,27 @@ def test_06_liquidation_to_the_cent() -> None:
     assert result.net == pytest.approx(float(-D(6000) - entry_fee))
 
 
+def test_06_a_short_is_liquidated_to_the_cent() -> None:
+    """Isolated, 10x, short: LP = (WB + cum + q·EP) / (q·(MMR + 1)) = (6,050 + 60,000) / 1.005 = 65,721.39."""
+    rows = [*flat(2, 60_000.0), [60_000.0, 66_000.0, 60_000.0, 65_000.0], *flat(1, 65_000.0)]
+    terms = BacktestTerms(slippage_ticks=0, leverage=10)
+    trade = run(planned(short=[0]), candles(rows), terms=terms).trades[0]
+    assert (trade.why_out, trade.exit) == ("liquidation", 65_721.4)
+    # What is left of the margin pays the clearance fee: the margin is gone, and no more.
+    assert trade.pnl == -D(6000) - D(24)
+
+
+def test_06_cross_margin_stands_on_the_whole_wallet() -> None:
+    """Cross: WB is the wallet: (10,000 − 24 + 50 − 60,000) / (0.005 − 1) = 50,225.13."""
+    rows = [*flat(2, 60_000.0), [60_000.0, 60_000.0, 54_000.0, 55_000.0], *flat(1, 50_000.0)]
+    terms = BacktestTerms(slippage_ticks=0, leverage=10, margin_mode="cross")
+    trade = run(planned(long=[0]), candles(rows), terms=terms).trades[0]
+    assert (trade.why_out, trade.exit) == ("liquidation", 50_000.0)
+    slow = [*flat(2, 60_000.0), [60_000.0, 60_000.0, 50_000.0, 50_000.0]]
+    trade = run(planned(long=[0]), candles(slow), terms=terms).trades[0]
+    assert trade.exit == 50_225.1
+
+
 def test_profits_and_equity_add_up() -> None:
     result = run(BandBreak(), walk(3_000), warmup=21, terms=BacktestTerms(), plan=TradePlan())
     trades = [*result.trades, *result.open_trades]
