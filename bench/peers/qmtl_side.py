@@ -57,5 +57,77 @@ def read_events(found: Any) -> Outcome:
     return Outcome([tuple(trade) for trade in trades_of(*found)])
 
 
+# --- the quickstart's strategy file ---------------------------------------------------------------
+
+
+def bars_of(candles: Candles) -> Any:
+    from qmtl.runtime.sdk.bars import Bars
+
+    opened, high, low, close = (column.copy() for column in candles[1:])
+    volume = np.ones(close.size)
+    return Bars(candles.open_ms.copy(), opened, high, low, close, volume, symbol="BTCUSDT", interval="1m")
+
+
+def prepare_file(candles: Candles, options: Mapping[str, Any]) -> Any:
+    """Signals of the file, then the kernel: every set from scratch but for what indicators remember."""
+    from bench.recorded import BTCUSDT
+    from qmtl.engine import kernel
+    from qmtl.runtime.sdk.memo import Memo, remembering
+    from qmtl.runtime.sdk.signal_reader import check
+    from qmtl.runtime.sdk.strategy import make_strategy
+    from qmtl.runtime.sdk.strategy_file import load_source
+    from qmtl.runtime.sdk.sweep_job import to_candles
+
+    cls = load_source(options["file"]).cls
+    bars, marks = bars_of(candles), np.array([candles.close.size - 1])
+    conditions = kernel.Conditions(slippage_ticks=1, sizing=kernel.Sizing("equity", Decimal("0.1")))
+
+    def jobs() -> Any:
+        for params in options.get("sets", [{}]):
+            strategy = make_strategy(cls, params)
+            said = check(strategy, bars)
+            columns = kernel.Columns(said.long, said.short, said.exit_long, said.exit_short)
+            yield kernel.Job(columns, strategy.fraction("stop") or 0.0, strategy.fraction("target") or 0.0)
+
+    def work() -> Any:
+        market = kernel.KernelMarket(to_candles(bars), BTCUSDT)
+        columns = (bars.open, bars.high, bars.low, bars.close, bars.volume)
+        with remembering(Memo(columns)):
+            threads = options.get("threads", 1)
+            return list(kernel.run_batch(market, jobs(), conditions, marks=marks, threads=threads))
+
+    return work
+
+
+def prepare_file_events(candles: Candles, options: Mapping[str, Any]) -> Any:
+    from bench.recorded import BTCUSDT
+    from qmtl.runtime.sdk.backtest_job import BacktestJob
+    from qmtl.runtime.sdk.backtest_run import run_backtest
+    from qmtl.runtime.sdk.market_history import make_history
+    from qmtl.runtime.sdk.strategy import make_strategy
+    from qmtl.runtime.sdk.strategy_file import load_source
+    from qmtl.runtime.sdk.trade_plan import TradePlan
+
+    history = make_history(bars_of(candles), source="bench", node_id="ohlcv:bench")
+    strategy = make_strategy(load_source(options["file"]).cls)
+    job = BacktestJob(
+        strategy=strategy, plan=TradePlan(), histories={"BTCUSDT": history},
+        instruments={"BTCUSDT": BTCUSDT}, warmup=21,
+    )  # fmt: skip
+    return lambda: run_backtest(job)
+
+
+def read_file_events(result: Any) -> Outcome:
+    rows = [(0, 0, 0, 0.0, 0.0, float(trade.pnl)) for trade in result.trades]
+    return Outcome(rows)
+
+
+TASKS = {
+    "kernel": (prepare_kernel, read_kernel),
+    "events": (prepare_events, read_events),
+    "file": (prepare_file, read_kernel),
+    "file_events": (prepare_file_events, read_file_events),
+}
+
 if __name__ == "__main__":
-    serve("qmtl", {"kernel": (prepare_kernel, read_kernel), "events": (prepare_events, read_events)})
+    serve("qmtl", TASKS)
