@@ -24,18 +24,19 @@ def prepare_kernel(candles: Candles, options: Mapping[str, Any]) -> Any:
 
     def work() -> Any:
         market = kernel.KernelMarket(given, BTCUSDT)
-        return list(run_close_forms(market, sets, conditions, marks=marks, threads=options.get("threads", 1)))
+        runs = run_close_forms(market, sets, conditions, marks=marks, threads=options.get("threads", 1))
+        return [(run, run.profits()) for run in runs]
 
     return work
 
 
 def read_kernel(runs: Any) -> Outcome:
     rows = []
-    for run in runs:
+    for run, profits in runs:
         closed = run.trades[run.trades[:, 1] >= 0]
         step = float(run.market.price_step)
         prices = (closed[:, 4] * step, closed[:, 5] * step)
-        rows.append(np.column_stack((closed[:, 0], closed[:, 1], closed[:, 2], *prices, run.profits())))
+        rows.append(np.column_stack((closed[:, 0], closed[:, 1], closed[:, 2], *prices, profits)))
     return Outcome(np.concatenate(rows), len(runs))
 
 
@@ -94,7 +95,8 @@ def prepare_file(candles: Candles, options: Mapping[str, Any]) -> Any:
         columns = (bars.open, bars.high, bars.low, bars.close, bars.volume)
         with remembering(Memo(columns)):
             threads = options.get("threads", 1)
-            return list(kernel.run_batch(market, jobs(), conditions, marks=marks, threads=threads))
+            runs = kernel.run_batch(market, jobs(), conditions, marks=marks, threads=threads)
+            return [(run, run.profits()) for run in runs]
 
     return work
 

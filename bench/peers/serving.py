@@ -52,9 +52,9 @@ def serve(version: str, tasks: Mapping[str, tuple[Prepare, Read]]) -> None:
         asked = json.loads(line)
         if "task" in asked:
             prepare, read = tasks[asked["task"]]
+            before = peak_kb()
             with np.load(asked["candles"]) as stored:
                 candles = Candles(*(stored[name] for name in Candles._fields))
-            before = peak_kb()
             begin = time.perf_counter()
             work = prepare(candles, asked.get("options", {}))
             result = work()

@@ -43,7 +43,7 @@ def prepare(candles: Candles, options: Mapping[str, Any]) -> Any:
 
     def work() -> Any:
         long, short, exit_long, exit_short = signals(close, windows, 1.0, 2.0)
-        return vbt.Portfolio.from_signals(
+        portfolio = vbt.Portfolio.from_signals(
             close, long, exit_long, short, exit_short,
             size=1.0, fees=0.0004, init_cash=1e9, accumulate=False,
             sl_stop=0.0011, tp_stop=0.0016, stop_exit_price="close", stop_entry_price="close",
@@ -51,12 +51,14 @@ def prepare(candles: Candles, options: Mapping[str, Any]) -> Any:
             upon_long_conflict="opposite", upon_short_conflict="opposite", upon_dir_conflict="ignore",
             engine=options.get("engine", "rust"),
         )  # fmt: skip
+        # Trades with their profits: what both sides are asked for.
+        return portfolio, portfolio.exit_trades.records
 
     return work
 
 
-def read(portfolio: Any) -> Outcome:
-    records = portfolio.exit_trades.records
+def read(result: Any) -> Outcome:
+    portfolio, records = result
     closed = records[records["status"] == 1]
     direction = np.where(closed["direction"] == 0, 1, -1)
     columns = ("entry_idx", "exit_idx", "entry_price", "exit_price", "pnl")

@@ -9,7 +9,7 @@ Prices, lots and money are whole numbers inside (`kernel_loop`), so results are 
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import cached_property
-from math import gcd, inf, isnan
+from math import gcd, isnan
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import msgspec
@@ -138,12 +138,37 @@ class KernelMarket:
         prices = candles[1:]
         if any(column.shape != candles.open_ms.shape for column in prices):
             raise KernelError(f"candles: columns of different length: {[c.size for c in candles]}")
-        self.price_step, counted = _count_steps(prices, instrument.tick_size)
-        self.open, self.high, self.low, self.close = counted
+        self.price_step = _find_step(prices, instrument.tick_size)
         lot_value = self.price_step * instrument.lot_size
         self.money_step = min(_FEE_STEP, Decimal(1).scaleb(int(lot_value.as_tuple().exponent)))
         self.value = int(lot_value / self.money_step)
         self.funding = self._place_funding(funding)
+
+    def count(self, prices: Floats) -> Whole:
+        """Return prices of this market in its steps."""
+        from qmtl.engine.kernel_loop import count_steps
+
+        return count_steps(prices, 1 / float(self.price_step))
+
+    @cached_property
+    def open(self) -> Whole:
+        """Opens in price steps."""
+        return self.count(self.candles.open)
+
+    @cached_property
+    def high(self) -> Whole:
+        """Highs in price steps."""
+        return self.count(self.candles.high)
+
+    @cached_property
+    def low(self) -> Whole:
+        """Lows in price steps."""
+        return self.count(self.candles.low)
+
+    @cached_property
+    def close(self) -> Whole:
+        """Closes in price steps."""
+        return self.count(self.candles.close)
 
     @cached_property
     def interval_ms(self) -> int:
@@ -165,7 +190,7 @@ class KernelMarket:
         rows = np.searchsorted(self.candles.open_ms, funding.at_ms, side="left")
         placed = []
         for row, rate, known in zip(rows.tolist(), funding.rate.tolist(), funding.mark.tolist(), strict=True):
-            if not 0 < row < self.close.size:
+            if not 0 < row < self.candles.close.size:
                 continue
             mark = self.candles.open[row].item() if isnan(known) else known
             lot = parse_decimal(rate, "funding rate") * parse_decimal(mark, "mark") * self.instrument.lot_size
@@ -186,7 +211,7 @@ class KernelMarket:
         down = taker_down * maker_down // gcd(taker_down, maker_down)
         taker_up, maker_up = taker * down // taker_down, maker * down // maker_down
         max_lots = int(one.market_max_quantity / one.lot_size)
-        top = int(self.high.max(initial=1))
+        top = int(float(self.candles.high.max(initial=1.0)) / float(self.price_step)) + 1
         if max_lots * top * max(self.value, 2 * abs(taker_up), 2 * abs(maker_up), 1) > _LARGEST:
             raise KernelError(f"{one.symbol}: prices, steps and fees of this market exceed 64 bits")
         kinds = {"quantity": FIXED, "notional": NOTIONAL, "equity": SHARE, "volatility": VOLATILITY}
@@ -277,7 +302,8 @@ def compile_kernel() -> None:
     price = np.ones(2)
     price.flags.writeable = False
     steps, none = np.ones(2, np.int64), np.zeros(2, np.bool_)
-    kernel_loop.count_steps(price, 1.0, steps)
+    kernel_loop.count_steps(price, 1.0)
+    kernel_loop.find_misfits(price, 1.0, _NEAR)
     numbers: dict[str, Any] = {
         name: 1.0 if kind is float else 1 for name, kind in kernel_loop.Terms.__annotations__.items()
     }
@@ -317,19 +343,14 @@ def run_batch(
         yield from pool.map(one, jobs)
 
 
-def _count_steps(prices: Sequence[Floats], tick: Decimal) -> tuple[Decimal, list[Whole]]:
-    """Return the price step, and every column counted in it."""
-    from qmtl.engine.kernel_loop import count_steps
+def _find_step(prices: Sequence[Floats], tick: Decimal) -> Decimal:
+    """Return the step that every price lies on: the tick, or finer."""
+    from qmtl.engine.kernel_loop import find_misfits
 
     step = tick
     for _ in range(_FINEST):
-        counted = [np.empty(column.size, np.int64) for column in prices]
-        scale = 1 / float(step)
-        worst = [count_steps(column, scale, out) for column, out in zip(prices, counted, strict=True)]
-        if max(worst) < _NEAR:
-            return step, counted
-        if max(worst) == inf:
-            break
+        if not any(find_misfits(column, 1 / float(step), _NEAR) for column in prices):
+            return step
         step = step / 10
     found = np.concatenate([np.ravel(column) for column in prices])
     bad = found[~(np.isfinite(found) & (found > 0))]

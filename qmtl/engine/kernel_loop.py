@@ -19,8 +19,8 @@ Flags = npt.NDArray[np.bool_]
 BILLION = 1_000_000_000
 """Fractions are whole numbers of 1e-18, worked in two digits of this base."""
 LARGEST = 2**63 - 1
-FARTHEST = 9e9
-"""Prices are counted in fewer steps than this."""
+HALFWAY = 4.5e9
+"""Prices are counted in fewer steps than twice this."""
 STOP, TARGET, SIGNAL, REVERSAL, OPEN = 1, 2, 3, 4, 0
 """Why a trade ended; OPEN: it did not."""
 FIXED, NOTIONAL, SHARE, VOLATILITY = range(4)
@@ -59,19 +59,24 @@ class Terms(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def count_steps(prices: Floats, scale: float, steps: Whole) -> float:
-    """Write round(price x scale) into `steps`; return the largest distance from a whole, inf for no price."""
-    worst = 0.0
+def find_misfits(prices: Floats, scale: float, near: float) -> int:
+    """Return how many prices are not within `near` of a positive whole number of steps, NaN among them."""
+    misfits = 0
     for row in range(prices.size):
         exact = prices[row] * scale
-        whole = np.rint(exact)
-        distance = abs(exact - whole)
-        # NaN, infinities and what is not positive all fail this comparison.
-        if not 0.0 < exact < FARTHEST:
-            return np.inf
-        worst = max(worst, distance)
-        steps[row] = np.int64(whole)
-    return worst
+        # Both comparisons are false for NaN.
+        fits = (abs(exact - np.rint(exact)) < near) & (abs(exact - HALFWAY) < HALFWAY)
+        misfits += 1 - fits
+    return misfits
+
+
+@njit(cache=True, nogil=True)
+def count_steps(prices: Floats, scale: float) -> Whole:
+    """Return every price as a whole number of steps."""
+    steps = np.empty(prices.size, np.int64)
+    for row in range(prices.size):
+        steps[row] = int(np.rint(prices[row] * scale))
+    return steps
 
 
 @njit(cache=True, nogil=True)

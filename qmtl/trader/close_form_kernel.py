@@ -21,21 +21,21 @@ def run_close_form(
     from qmtl.trader.close_form_scan import scan
 
     terms = market.terms(conditions)
-    numbers = market.candles.open_ms // parse_interval(params.interval)
-    if numbers.size and numbers[-1] - numbers[0] + 1 == numbers.size:
-        numbers = numbers[:1].copy()
-    rows = np.empty((market.close.size // 2 + 1, 3), np.int64)
+    interval_ms, times = parse_interval(params.interval), market.candles.open_ms
+    is_gapless = times.size and times[-1] - times[0] == (times.size - 1) * interval_ms
+    numbers = (times[:1] if is_gapless else times) // interval_ms
+    rows = np.empty((times.size // 2 + 1, 3), np.int64)
     count = scan(
         market.candles.close, numbers, params.window, params.inner, params.outer, params.stop,
         params.target, rows,
     ) if numbers.size else 0  # fmt: skip
     rows = rows[:count]
-    close, lots = market.close, int(params.quantity / market.instrument.lot_size)
+    close, lots = market.candles.close, int(params.quantity / market.instrument.lot_size)
     trades = np.zeros((count, loop.TRADE_COLUMNS), np.int64)
     trades[:, : loop.LOTS] = rows
     trades[:, loop.LOTS] = lots
-    entry = trades[:, loop.ENTRY] = close[rows[:, 0]]
-    leave = trades[:, loop.EXIT] = np.where(rows[:, 1] < 0, 0, close[rows[:, 1]])
+    entry = trades[:, loop.ENTRY] = market.count(close[rows[:, 0]])
+    leave = trades[:, loop.EXIT] = np.where(rows[:, 1] < 0, 0, market.count(close[rows[:, 1]]))
     fees = [
         (2 * price * lots * terms.taker_up + terms.fee_down) // (2 * terms.fee_down) * terms.fee_step
         for price in (entry, leave)
@@ -70,7 +70,7 @@ def _equity(
         return equity
     at = np.minimum(number, len(trades) - 1)
     is_open = (number < len(trades)) & (trades[at, 0] <= marks)
-    unrealized = held[at] * (market.close[marks] - trades[at, 4]) - entry_fees[at]
+    unrealized = held[at] * (market.count(market.candles.close[marks]) - trades[at, 4]) - entry_fees[at]
     result: Whole = equity + np.where(is_open, unrealized, 0)
     return result
 

@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _sum_anew(closes: Floats, row: int, window: int) -> tuple[float, float, float, float, float]:
     """Return anchor, sum, sum of squares, mean and deviation of the window that ends at `row`."""
     anchor = closes[row]
@@ -31,7 +31,7 @@ def _sum_anew(closes: Floats, row: int, window: int) -> tuple[float, float, floa
     return anchor, total, squares, anchor + mean, std
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def scan(  # noqa: PLR0912 - one flat loop
     closes: Floats, numbers: Rows, window: int, inner: float, outer: float,
     stop_share: float, target_share: float, trades: Rows,
