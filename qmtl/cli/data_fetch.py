@@ -16,6 +16,7 @@ from qmtl.cli.data_desk import (
     plan,
 )
 from qmtl.cli.fetch_progress import WatchedStore, progress
+from qmtl.cli.funding import bring_funding
 from qmtl.cli.invocation import (
     DONE,
     BadInputError,
@@ -117,6 +118,8 @@ async def _backfill(
                 report = make_report(series, spans, window.first, window.closed_until, missing)
                 # The provider closes the store it was given.
                 body, lines = await _describe(desk, series, report, began_ms)
+        if cause is None:
+            await bring_funding(invocation, series, (window.first, window.closed_until))
         invocation.answer(body, lines)
     if report.missing:
         raise CommandFailedError(one_line(cause) if cause else f"{len(report.missing)} holes stay")

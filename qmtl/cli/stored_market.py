@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from qmtl.cli.fetch_progress import WatchedStore, progress
+from qmtl.cli.funding import bring_funding
 from qmtl.cli.invocation import BadInputError, CommandFailedError, Invocation, now_ms, one_line
 from qmtl.cli.series import NamedSeries, default_exchange, find_home, make_fetcher, name_series
 from qmtl.cli.time_range import parse_range
@@ -27,7 +28,8 @@ def load_stored(
 ) -> "dict[str, MarketHistory]":
     """Return the candles of every symbol of the plan in --since, --start, --end of `span`.
 
-    Without any of them it is what the store holds. BadInputError where there is nothing.
+    Without any of them it is what the store holds. Without `funding` the rates kept beside the store are
+    taken. BadInputError where there is nothing.
     """
     from qmtl.runtime.sdk import runtime
 
@@ -59,11 +61,16 @@ async def _load(
     symbol: str,
     funding: "dict[int, Funding] | None",
 ) -> "MarketHistory":
-    from qmtl.runtime.io.seamless_provider import open_store
+    from qmtl.runtime.io.funding_history import read_funding
+    from qmtl.runtime.io.seamless_provider import find_place, open_store
+    from qmtl.runtime.sdk import runtime
     from qmtl.runtime.sdk.coverage_report import bounds_of, report_coverage
     from qmtl.runtime.sdk.market_history import Hole, check_bars, from_frame, make_history
 
     home = find_home(series.exchange)
+    if funding is None:
+        folder = find_place(runtime.settings().seamless.store_dir, home)
+        funding = read_funding(folder, series.exchange, series.symbol)
     # The provider closes the store it was given: what it brought is read from another.
     missing = () if span is None else await _fetch(invocation, series, open_store(endpoint=home), span)
     store = open_store(endpoint=home)
@@ -119,6 +126,7 @@ async def _fetch(invocation: Invocation, series: NamedSeries, store: Any, span: 
                 return error.missing
             except FetchError as error:
                 raise BadInputError(f"{series}: {one_line(error)}") from error
+    await bring_funding(invocation, series, span)
     return ()
 
 

@@ -131,3 +131,16 @@ def test_a_fetch_publishes_what_it_brought(home: Path, exchange: str) -> None:
     # Two bars at the end were young: they are stored, and not yet in an artifact.
     assert body["filled"] == 120
     assert 117 <= frame.height <= 118
+
+
+def test_01_funding_comes_with_the_candles(home: Path, exchange: str) -> None:
+    """quickstart §1: after `data fetch` a backtest knows what funding cost."""
+    assert qmtl("new", "band_break.py", home=home).returncode == 0
+    assert run(home, exchange, "fetch", "BTCUSDT", "1m", "--since", "1d").returncode == 0
+    words = ("backtest", "band_break.py", "--json")
+    told = qmtl(*words, home=home, timeout_s=DEADLINE_S, QMTL_ACCOUNT__BASE_URL=exchange)
+    assert told.returncode == 0, told.stderr
+    body = json.loads(told.stdout)
+    assert body["holes"] == []
+    assert body["coverage"] == {"BTCUSDT": 1.0}
+    assert list((home / ".qmtl_seamless_store").rglob("funding/binanceusdm_BTC_USDT_USDT.parquet"))

@@ -31,7 +31,7 @@ _KLINE_WEIGHTS = ((100, 1), (500, 2), (1_001, 5))
 _TOP_WEIGHT = 10
 
 
-class _BinanceBars:
+class BinanceBars:
     """The klines route as a BarSource."""
 
     def __init__(self, rest: BinanceRest) -> None:
@@ -73,7 +73,7 @@ class _BinanceBars:
     ) -> Sequence[Sequence[Any]]:
         """See BarSource."""
         params = {
-            "symbol": _venue_symbol(symbol),
+            "symbol": venue_symbol(symbol),
             "interval": timeframe,
             "startTime": str(since_ms),
             "limit": str(limit),
@@ -125,7 +125,7 @@ class BinanceFuturesFetcher(BarFetcher):
         url = base_url or runtime.settings().account.base_url or PRODUCTION_URL
         super().__init__(
             config,
-            _BinanceBars(BinanceRest("", "", url, clock=clock, random=rng)),
+            BinanceBars(BinanceRest("", "", url, clock=clock, random=rng)),
             timeframe=config.timeframe,
             grid_offset_s=config.grid_offset_s,
             close_after_fetch=close_after_fetch,
@@ -135,7 +135,7 @@ class BinanceFuturesFetcher(BarFetcher):
         self.config = config
 
 
-def _venue_symbol(symbol: str) -> str:
+def venue_symbol(symbol: str) -> str:
     """Return `BTCUSDT` for `BTC/USDT:USDT`, `BTCUSDT_261225` for `BTC/USDT:USDT-261225`."""
     linear = _LINEAR.fullmatch(symbol)
     if linear is None:

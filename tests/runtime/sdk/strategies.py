@@ -61,3 +61,15 @@ def walk(count: int, seed: int = 1, start_ms: int = 1_700_006_400_000, interval:
     step = 60_000 if interval == "1m" else 3_600_000
     opens = start_ms + np.arange(count) * step
     return Bars(opens, opened, top, bottom, close, volume, symbol="BTCUSDT", interval=interval)
+
+
+class Laggard(Strategy):
+    """Holds what rose less than the other over the last bars."""
+
+    symbols = ("BTC/USDT", "ETH/USDT")
+    span = Param(3)
+
+    def signals(self, bars: Bars) -> Signals:
+        other = bars.of("ETH/USDT" if bars.symbol == "BTCUSDT" else "BTC/USDT")
+        lag = ta.log_returns(other.close, self.span) - ta.log_returns(bars.close, self.span)
+        return Signals(long=lag > 0.0002, exit_long=lag < -0.0002, plot={"lag": lag})
