@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from qmtl.core.bar import Bar
-from qmtl.engine.clock import SeededRandom, VirtualClock
+from qmtl.engine.clock import SeededRandom
 from qmtl.runtime.io.binance_futures import BinanceFuturesClient
 from qmtl.runtime.sdk import runtime
 from qmtl.services.paper_exchange.app import PaperExchange
@@ -17,6 +17,7 @@ from qmtl.services.paper_exchange.faults import FaultKind, FaultRule
 from qmtl.services.paper_exchange.settings import MarketSettings, PaperExchangeConfig
 from qmtl.settings import AccountSection, Settings
 from qmtl.trader.warmup import StoredWarmup
+from tests.runtime.fast_clock import FastClock
 
 NOW_MS = 1_700_000_045_000
 """Five seconds into a minute: the candle before it has closed for everybody."""
@@ -25,7 +26,7 @@ NOW_MS = 1_700_000_045_000
 class Market:
     """A running paper exchange, its clock, and how often its candles were asked for."""
 
-    def __init__(self, server: PaperExchange, url: str, clock: VirtualClock) -> None:
+    def __init__(self, server: PaperExchange, url: str, clock: FastClock) -> None:
         self.url = url
         self.clock = clock
         self.klines = FaultRule(kind=FaultKind.STATUS, route="GET /fapi/v1/klines", times=0)
@@ -44,7 +45,7 @@ class Market:
 
 @asynccontextmanager
 async def market(port: int = 0, **fields: Any) -> AsyncIterator[Market]:
-    clock = VirtualClock(NOW_MS)
+    clock = FastClock(pace=1.0, now_ms=NOW_MS)
     settings = MarketSettings(**{"seed": 3, "history": 200, **fields})
     server = PaperExchange(PaperExchangeConfig(is_manual=True, port=port, markets=(settings,)), clock)
     urls = await server.start()
