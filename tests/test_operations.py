@@ -122,7 +122,8 @@ def test_grafana_finds_its_data_source_and_every_dashboard() -> None:
     ]
     listens = [text for text in COMPOSE["services"]["prometheus"]["command"] if "listen-address" in text]
     assert source["url"] == f"http://{listens[0].partition('=')[2]}"
-    (provider,) = yaml.safe_load((provisioning / "dashboards" / "qmtl.yml").read_text("utf-8"))["providers"]
+    found = yaml.safe_load((provisioning / "dashboards" / "dashboards.yml").read_text("utf-8"))
+    (provider,) = found["providers"]
     mounts = COMPOSE["services"]["grafana"]["volumes"]
     assert f"../monitoring/dashboards:{provider['options']['path']}:ro" in mounts
     boards = [
