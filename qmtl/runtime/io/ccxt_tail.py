@@ -9,11 +9,15 @@ from typing import Any
 
 
 class TradeTail:
-    """The trades that `read` (the cache of one symbol) holds behind the last one given."""
+    """The trades that `read` (the cache of one symbol) holds behind the last one given.
+
+    What is in the cache when the tail is made is another reader's.
+    """
 
     def __init__(self, read: Callable[[], Any]) -> None:
         self._read = read
         self._last: Any = None
+        self.pull()
 
     def pull(self, answered: Sequence[Any] = ()) -> list[Any]:
         """Return new trades in order; those of the watch's answer where there is no cache."""
@@ -32,11 +36,15 @@ class TradeTail:
 
 
 class BarTail:
-    """The rows that `read` (the cache of one symbol and timeframe) holds otherwise than they were given."""
+    """The rows that `read` (the cache of one symbol and timeframe) holds otherwise than they were given.
+
+    What is in the cache when the tail is made is another reader's.
+    """
 
     def __init__(self, read: Callable[[], Any]) -> None:
         self._read = read
         self._last: list[Any] | None = None
+        self.pull()
 
     def pull(self, answered: Sequence[Any] = ()) -> list[list[Any]]:
         """Return new and changed rows in order; those of the watch's answer where there is no cache."""

@@ -97,12 +97,14 @@ class Live:
             await asyncio.sleep(0.006)
         self.raise_failures()
 
-    async def pass_until(self, is_so: Callable[[], object], within_s: float = 400.0) -> None:
+    async def pass_until(
+        self, is_so: Callable[[], object], within_s: float = 600.0, step_s: float = 2.5
+    ) -> None:
         """Let virtual time pass until something is so."""
-        for _ in range(round(within_s)):
+        for _ in range(round(within_s / step_s)):
             if is_so():
                 return
-            await self.pass_time(1.0, 1.0)
+            await self.pass_time(step_s, step_s)
         assert is_so(), "waited in vain"
 
     def closed(self) -> list[tuple[Any, ...]]:
