@@ -2,13 +2,14 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
 
-from tests.cli.command import Answer, run_command
+from tests.cli.command import Answer, run_command, start
 from tests.runtime.sdk.strategies import BAND_BREAK, walk
 
 SETS = ("-p", "window=10:20:5", "-p", "inner=1.0,1.5", "--splits", "2", "--workers", "1")
@@ -80,6 +81,33 @@ def test_every_row_carries_data_params_seed_and_version_and_a_second_run_goes_on
     )
     other = json.loads(sweep(*SETS, "--json", "--fee", "0.02%").text)
     assert other["sweep"] != body["sweep"]
+
+
+def test_a_sweep_killed_by_sigkill_goes_on_when_it_is_run_again(place: Path) -> None:
+    gate = place / "gate"
+    gate.touch()
+    waiting = BAND_BREAK.replace(
+        "        middle, width",
+        f"        while self.window == 20 and pathlib.Path({str(gate)!r}).exists():\n"
+        "            time.sleep(0.05)\n        middle, width",
+    )
+    (place / "band_break.py").write_text(
+        waiting.replace("from qmtl", "import pathlib\nimport time\n\nfrom qmtl", 1)
+    )
+    words = ("sweep", "band_break.py", "--data", "candles.parquet", *SETS)
+    with start(*words, home=place) as process:
+        for _ in range(600):
+            rows = [file.read_text().count("\n") - 1 for file in place.glob("runs/*/sweep.jsonl")]
+            if rows == [4] or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        process.kill()
+        process.communicate()
+    assert rows == [4]
+    gate.unlink()
+    again = sweep(*SETS)
+    assert "going on from 4 sets" in again.error
+    assert "6 sets × 2 splits" in again.text
 
 
 def test_without_words_every_range_of_the_class_is_swept(place: Path) -> None:
