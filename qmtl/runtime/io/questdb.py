@@ -101,6 +101,11 @@ class QuestDBStore:
         self._recorded: str | None = None
         self._locks: dict[SeriesKey, asyncio.Lock] = {}
 
+    @property
+    def place(self) -> str:
+        """Which rows these are, whoever opened them: server and table, without credentials."""
+        return f"{self._address.host}:{self._address.port}/{self.table}"
+
     async def read(self, key: SeriesKey, start: int, end: int) -> "pl.DataFrame":
         """See HistoryStore."""
         import polars as pl

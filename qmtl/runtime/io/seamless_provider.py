@@ -1,6 +1,11 @@
 """The provider as the guide uses it: its store, leases and artifacts from an address or the configuration."""
 
+import atexit
+import hashlib
+import shutil
+import tempfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -157,27 +162,27 @@ def _usual_table(fetcher: Any) -> str:
 
 
 def _find_leases(store: HistoryStore, clock: Clock | None, rng: Random | None) -> Leases | None:
-    """Return the configured coordinator, else the leases in an embedded store's catalogue."""
+    """Return the configured coordinator, else the leases in a store's catalogue or in this process."""
     settings = runtime.settings().seamless
     if settings.coordinator_url is not None:
         secret = settings.coordinator_token
         token = None if secret is None else secret.get_secret_value()
         return CoordinatorClient(settings.coordinator_url, token=token, clock=clock)
     dsn: str | None = getattr(store, "lease_dsn", None)
-    if dsn is not None:
-        return LeaseStore(dsn, rng=rng)
-    _warn_once(type(store).__name__)
-    return None
+    if dsn is None and isinstance(store, QuestDBStore):
+        # Leases that end with this process still keep its providers from fetching a range twice.
+        place = hashlib.sha256(store.place.encode()).hexdigest()[:16]
+        dsn = f"sqlite:///{_lease_folder()}/{place}.db"
+    return None if dsn is None else LeaseStore(dsn, rng=rng)
 
 
-_warned: set[str] = set()
-
-
-def _warn_once(kind: str) -> None:
-    if kind not in _warned:
-        _warned.add(kind)
-        _log.warning(
-            "seamless.coordinator.none",
-            store=kind,
-            action="several workers may fetch a range twice: set seamless.coordinator_url",
-        )
+@cache
+def _lease_folder() -> str:
+    """Return a folder of this process's own; whoever asks first is told what it does not do."""
+    _log.warning(
+        "seamless.coordinator.none",
+        action="several processes may fetch a range twice: set seamless.coordinator_url",
+    )
+    folder = tempfile.mkdtemp(prefix="qmtl-leases-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

@@ -1,5 +1,6 @@
 """The guide's provider over real parts: ccxt, the paper exchange, the embedded store, artifacts."""
 
+import asyncio
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,12 +8,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from qmtl.runtime.io import CcxtBackfillConfig, CcxtOHLCVFetcher
 from qmtl.runtime.io.artifacts import ArtifactRegistrar
 from qmtl.runtime.io.embedded_store import EmbeddedStore
 from qmtl.runtime.io.questdb import QuestDBStore
-from qmtl.runtime.io.seamless_provider import EnhancedQuestDBProvider, open_store
+from qmtl.runtime.io.seamless_provider import EnhancedQuestDBProvider, _lease_folder, open_store
 from qmtl.runtime.sdk import runtime
 from qmtl.runtime.sdk.history import (
     ArtifactCorruptError,
@@ -25,6 +27,7 @@ from qmtl.runtime.sdk.history import (
 from qmtl.runtime.sdk.seamless_data_provider import CacheConfig
 from qmtl.services.paper_exchange.faults import FaultKind
 from tests.runtime.io.history_rig import NODE, T0, bar, configure, history
+from tests.servers import QuestDBServer
 
 __all__ = ["configure", "history"]
 LATER_S = T0 + 90 * 86_400
@@ -187,6 +190,29 @@ async def test_artifacts_by_configuration(
         answer = await provider.fetch(*DAY, **SERIES, as_of=first.as_of)
         assert answer.metadata.dataset_fingerprint == first.dataset_fingerprint
         assert (await provider.fetch(*DAY, **SERIES)).metadata.manifest_uri is None
+
+
+async def test_providers_of_one_process_share_questdbs_ranges(
+    history: History, questdb_server: QuestDBServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Acceptance 23 without a coordinator: process-only, and told once."""
+    place = await history(range(1_000), LATER_S)
+    monkeypatch.setenv("QMTL_SEAMLESS__QUESTDB_HTTP", questdb_server.http)
+    runtime.reload()
+    _lease_folder.cache_clear()
+    with capture_logs() as logs:
+        providers = [
+            EnhancedQuestDBProvider(
+                questdb_server.dsn, table=f"p{questdb_server.port}", fetcher=guide_fetcher()
+            )
+            for _ in range(3)
+        ]
+        answers = await asyncio.gather(*(one.fetch(T0, T0 + 30_000, **SERIES) for one in providers))
+    assert [len(answer) for answer in answers] == [500] * 3
+    assert place.klines.seen == 1
+    assert [one["event"] for one in logs].count("seamless.coordinator.none") == 1
+    for one in providers:
+        await one.aclose()
 
 
 async def test_41_questdb_down_is_said_with_its_address(
