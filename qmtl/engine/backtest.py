@@ -16,13 +16,17 @@ from qmtl.engine.ports import MatchingVenue
 class Backtest:
     """Drives one engine over market events, in order, answering every command before the next event."""
 
-    def __init__(self, engine: Engine, venue: MatchingVenue) -> None:
-        """Drive `engine` against `venue`, which must be in memory."""
+    def __init__(self, engine: Engine, venue: MatchingVenue, *, grace_ms: int = 0) -> None:
+        """Drive `engine` against `venue`, which must be in memory.
+
+        Timers that come with the events have `grace_ms` to be there before the driver fires its own.
+        """
         if venue.reach != "memory":
             message = f"a backtest cannot reach a {venue.reach} venue"
             raise ValueError(message)
         self._engine = engine
         self._venue = venue
+        self._grace_ms = grace_ms
 
     def start(self, session: SessionStarted, wallet: Transferred) -> None:
         """Open the session with its first balance."""
@@ -35,7 +39,7 @@ class Backtest:
         on_market = self._venue.on_market
         wakes = self._engine.state.wakes
         for event in events:
-            while wakes and wakes[0] <= event.ts_ms:
+            while wakes and wakes[0] + self._grace_ms <= event.ts_ms:
                 self._settle(process(TimerFired(wakes[0])))
                 wakes = self._engine.state.wakes
             caused = on_market(event)

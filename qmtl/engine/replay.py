@@ -95,7 +95,7 @@ def replay(
     engine: Engine | None = None
     if snapshot is not None:
         journal.seq, body = snapshot
-        engine = _restore(body, journal, build)
+        engine = restore_engine(body, journal, build)
     inputs = 0
     while (found := journal.next()) is not None:
         seq, event = found
@@ -156,7 +156,8 @@ def _of_engine(records: Iterable[tuple[int, AnyEvent]]) -> Iterator[tuple[int, A
             yield seq, event
 
 
-def _restore(body: bytes, journal: EventJournal, build: Build) -> Engine:
+def restore_engine(body: bytes, journal: EventJournal, build: Build) -> Engine:
+    """Return the engine of a snapshot, writing to `journal`; JournalError when the snapshot is damaged."""
     try:
         setup = parse_state(body).setup
     except msgspec.DecodeError as error:
