@@ -185,3 +185,22 @@ def test_words_and_prices() -> None:
     assert [price(text) for text in ("60012.3", "0.12346", "1", "1e3", None)] == [
         *("60,012.3", "0.1235", "1.0", "1,000.0", "0.0"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "line"),
+    [
+        (
+            {"close": 60_102.1, "upper": 60_119.8, "lower": 59_990.0, "distance": 17.7 / 60_102.1},
+            "no entry: close 60,102.1 ≤ upper 60,119.8 (0.03 % away)",
+        ),
+        (
+            {"close": 60_002.1, "upper": 60_119.8, "lower": 59_990.0, "distance": 12.1 / 60_002.1},
+            "no entry: close 60,002.1 ≥ lower 59,990.0 (0.02 % away)",
+        ),
+        ({"close": 60_002.1}, "no entry: close 60,002.1"),
+    ],
+)
+def test_01_a_strategys_lines_explain_a_bar_without_signal(numbers: dict[str, float], line: str) -> None:
+    """quickstart §1: 12:04:00 no entry: close 60,102.1 ≤ upper 60,119.8 (0.03 % away)."""
+    assert explain("no_signal", "", numbers) == line
