@@ -213,6 +213,9 @@ class SignalFace(SilentStrategy):
                     market.reversal = self._plan_entry(ctx, symbol, opposite, numbers, bar_ms)
                 self._leave(ctx, symbol, held, _word("exit", numbers), bar_ms)
             elif market.leaving:
+                if bar_ms > market.bar_ms:
+                    # The exit took longer than a bar: what it was to turn into is an old signal by now.
+                    market.reversal = None
                 self._leave(ctx, symbol, held, market.leaving, market.bar_ms)
             return
         if market.leaving or market.reversal is not None:

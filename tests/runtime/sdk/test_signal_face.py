@@ -191,3 +191,12 @@ def test_02_3_on_ticks_a_stop_between_two_updates_fills_at_its_own_price() -> No
     # Entered at the first price of minute 1, inside the bar; the stop is met on the way to 98.
     assert fills_of(result) == [(1, "BUY", "100.0"), (2, "SELL", "99.0")]
     assert result.other_bound is not None
+
+
+def test_a_reversal_whose_exit_took_longer_than_a_bar_is_off() -> None:
+    strategy = planned(long=[0], short=[4], exit_long=[4])
+    quick = run(strategy, candles(flat(10)))
+    assert [side for _, side, _ in fills_of(quick)] == ["BUY", "SELL", "SELL"]
+    slow = run(strategy, candles(flat(10)), terms=BacktestTerms(slippage_ticks=0, latency_ms=90_000))
+    assert [side for _, side, _ in fills_of(slow)] == ["BUY", "SELL"]
+    assert reasons_of(slow)[-1] == "no_signal"
