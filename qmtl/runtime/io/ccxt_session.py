@@ -134,8 +134,9 @@ class CcxtSession:
 
     async def close(self) -> None:
         """Close connections; the exchange can be opened again."""
-        if self._made is not None and hasattr(self._made, "close"):
-            await settle(self._made.close())
+        async with self._lock:
+            if self._made is not None and hasattr(self._made, "close"):
+                await settle(self._made.close())
 
     async def call(self, method: str, *args: Any) -> Any:
         """Call one of the exchange's methods."""

@@ -103,21 +103,27 @@ class HistoryFetcher:
 
     async def aclose(self) -> None:
         """Close the exchange; a later fetch opens it again."""
-        lane, self._lane = self._lane, None
-        if lane is not None:
-            await lane.limiter.aclose()
-        await self._source.close()
+        await self._close_connections()
 
     @asynccontextmanager
     async def _visit(self) -> AsyncIterator[Self]:
-        await self._source.open()
+        # Counted before it is open: whoever leaves meanwhile must not close it.
         self._users += 1
         try:
+            await self._source.open()
             yield self
         finally:
             self._users -= 1
             if not self._users and self._close_after_fetch:
-                await self.aclose()
+                await self._close_connections()
+
+    async def _close_connections(self) -> None:
+        """Close what is open, unless a fetch began meanwhile; limits and penalties stay as they are."""
+        is_used = self._users
+        if self._lane is not None and self._lane.loop is asyncio.get_running_loop():
+            await self._lane.limiter.aclose()
+        if self._users <= is_used:
+            await self._source.close()
 
     @asynccontextmanager
     async def _job(self, node_id: str, interval: int, symbol: str) -> AsyncIterator[Job]:

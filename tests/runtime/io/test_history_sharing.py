@@ -1,5 +1,6 @@
 """Seamless §4 and §16: what fetchers of one exchange share, and what importing them does not load."""
 
+import asyncio
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ import pytest
 
 from qmtl.runtime.io.binance_history import BinanceFuturesFetcher
 from qmtl.runtime.io.ccxt_fetcher import CcxtBackfillConfig, CcxtOHLCVFetcher
+from qmtl.runtime.io.rate_limiter import RateLimiterConfig
 from qmtl.runtime.sdk.history import RateLimitedError
 from qmtl.services.paper_exchange.faults import FaultKind
 from tests.runtime.io.history_rig import T0, configure, history
@@ -52,3 +54,28 @@ def test_40_no_module_of_history_loads_ccxt_or_redis() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+async def test_fetches_of_one_fetcher_may_overlap_its_closing(history: Callable[..., Any]) -> None:
+    place = await history(range(100), LATER_S)
+    config = CcxtBackfillConfig(exchange="binance", rate_limiter=RateLimiterConfig(scope="local"))
+    fetcher: Any = CcxtOHLCVFetcher(config, clock=place.clock, rng=MidRandom())
+
+    async def work(number: int) -> int:
+        for _ in range(number):
+            await asyncio.sleep(0.001)
+        frame = await fetcher.fetch(T0, T0 + 600, node_id="ohlcv:binance:BTC/USDT:1m", interval=60)
+        return frame.height
+
+    assert await asyncio.gather(*(work(number) for number in range(0, 120, 3))) == [10] * 40
+    assert fetcher._source.api.session is None
+
+
+async def test_a_local_limit_outlives_the_closing(history: Callable[..., Any]) -> None:
+    place = await history(range(100), LATER_S)
+    limiter = RateLimiterConfig(scope="local", min_interval_s=3.0)
+    config = CcxtBackfillConfig(exchange="binance", rate_limiter=limiter)
+    fetcher: Any = CcxtOHLCVFetcher(config, clock=place.clock, rng=MidRandom())
+    for _ in range(4):
+        await fetcher.fetch(T0, T0 + 600, node_id="ohlcv:binance:BTC/USDT:1m", interval=60)
+    assert place.clock.real_ms() >= 9_000
