@@ -65,7 +65,7 @@ async def test_fetches_of_one_fetcher_may_overlap_its_closing(history: Callable[
         for _ in range(number):
             await asyncio.sleep(0.001)
         frame = await fetcher.fetch(T0, T0 + 600, node_id="ohlcv:binance:BTC/USDT:1m", interval=60)
-        return frame.height
+        return int(frame.height)
 
     assert await asyncio.gather(*(work(number) for number in range(0, 120, 3))) == [10] * 40
     assert fetcher._source.api.session is None
