@@ -26,7 +26,7 @@ PEERS = {
     "backtrader": "backtrader_side",
 }
 ROUNDS = 5
-RECORDED = 70_000
+RECORDED, EVENTS = 70_000, 30_000
 SETS = list(range(10, 110))
 FILE_SETS = [{"window": window, "inner": inner / 4} for window in range(10, 60, 5) for inner in range(2, 12)]
 WALL = 1
@@ -79,11 +79,11 @@ def has(peer: str) -> bool:
     return (ROOT / ".venvs" / peer / "bin" / "python").exists()
 
 
-def recorded(folder: Path) -> tuple[Path, str]:
+def recorded(folder: Path, count: int = RECORDED) -> tuple[Path, str]:
     from bench.recorded import load_bars
 
-    bars, source = load_bars(RECORDED)
-    path = folder / "recorded.npz"
+    bars, source = load_bars(count)
+    path = folder / f"recorded_{count}.npz"
     np.savez(
         path,
         open_ms=np.array([bar.open_ms for bar in bars]),
@@ -170,7 +170,7 @@ def event_figures(candles: Path) -> list[Measured]:
     for peer in [peer for peer in ("backtesting", "nautilus-trader", "backtrader") if has(peer)]:
         theirs = Side(peer, PEERS[peer])
         version = theirs.run("close_form", candles)["version"]
-        figures.append(compare("event tier, close form", mine, theirs, version, count=RECORDED))
+        figures.append(compare("event tier, close form", mine, theirs, version, count=EVENTS))
         theirs.close()
     mine.close()
     return figures
@@ -187,7 +187,8 @@ def kernel_figures(folder: Path) -> tuple[list[Measured], dict[str, Any]]:
         mine.run("kernel", short)
         theirs.run("close_form", short)
         here, there = mine.run("kernel", candles), theirs.run("close_form", candles)
-        figures.append(compare(f"kernel, close form, {count:,}", mine, theirs, there["version"], count=count))
+        name = f"kernel, close form, {count:,}"
+        figures.append(compare(name, mine, theirs, there["version"], count=count))
         memory[f"{count:,} candles"] = {
             "qmtl_peak_mb": here["peak_kb"] // 1024, "vectorbt_peak_mb": there["peak_kb"] // 1024,
             "peak_ratio": round(here["peak_kb"] / there["peak_kb"], 3),
@@ -245,7 +246,7 @@ def main() -> None:
         candles, source = recorded(folder)
         extra: dict[str, Any] = {"source": source, "recorded": check_equal(candles)}
         extra["synthetic"] = check_equal(synthetic(folder, 30_000))
-        figures = event_figures(candles)
+        figures = event_figures(recorded(folder, EVENTS)[0])
         if has("vectorbt"):
             kernels, extra["memory"] = kernel_figures(folder)
             figures += kernels

@@ -20,19 +20,19 @@ def prepare_kernel(candles: Candles, options: Mapping[str, Any]) -> Any:
 
     conditions = kernel.Conditions(wallet=Decimal(1_000_000_000), fill="close")
     sets = [CloseFormParams(window=window) for window in options.get("windows", [20])]
-    given, marks = kernel.Candles(*candles), np.array([candles.close.size - 1])
+    given = kernel.Candles(*candles)
 
     def work() -> Any:
         market = kernel.KernelMarket(given, BTCUSDT)
-        runs = run_close_forms(market, sets, conditions, marks=marks, threads=options.get("threads", 1))
-        return [(run, run.profits()) for run in runs]
+        runs = run_close_forms(market, sets, conditions, threads=options.get("threads", 1))
+        return [(run, run.profits(), run.equity) for run in runs]
 
     return work
 
 
 def read_kernel(runs: Any) -> Outcome:
     rows = []
-    for run, profits in runs:
+    for run, profits, *_ in runs:
         closed = run.trades[run.trades[:, 1] >= 0]
         step = float(run.market.price_step)
         prices = (closed[:, 4] * step, closed[:, 5] * step)

@@ -51,14 +51,14 @@ def prepare(candles: Candles, options: Mapping[str, Any]) -> Any:
             upon_long_conflict="opposite", upon_short_conflict="opposite", upon_dir_conflict="ignore",
             engine=options.get("engine", "rust"),
         )  # fmt: skip
-        # Trades with their profits: what both sides are asked for.
-        return portfolio, portfolio.exit_trades.records
+        # Trades with their profits, and equity at every close: what both sides are asked for.
+        return portfolio, portfolio.exit_trades.records, portfolio.value()
 
     return work
 
 
 def read(result: Any) -> Outcome:
-    portfolio, records = result
+    portfolio, records, _ = result
     closed = records[records["status"] == 1]
     direction = np.where(closed["direction"] == 0, 1, -1)
     columns = ("entry_idx", "exit_idx", "entry_price", "exit_price", "pnl")
@@ -68,4 +68,4 @@ def read(result: Any) -> Outcome:
 
 
 if __name__ == "__main__":
-    serve(f"vectorbt {vbt.__version__}, Rust engine", {"close_form": (prepare, read)})
+    serve(f"vectorbt {vbt.__version__} Rust", {"close_form": (prepare, read)})

@@ -134,6 +134,7 @@ class KernelMarket:
 
     def __init__(self, candles: Candles, instrument: Instrument, funding: Funding | None = None) -> None:
         self.candles = candles
+        self._terms: dict[Conditions, Terms] = {}
         self.instrument = instrument
         prices = candles[1:]
         if any(column.shape != candles.open_ms.shape for column in prices):
@@ -202,6 +203,14 @@ class KernelMarket:
 
     def terms(self, conditions: Conditions, stop: float = 0.0, target: float = 0.0) -> "Terms":
         """Return `conditions` as whole numbers; KernelError where they leave what 64 bits hold."""
+        known = self._terms.get(conditions)
+        if known is None:
+            known = self._terms[conditions] = self._find_terms(conditions)
+        if not stop and not target:
+            return known
+        return known._replace(stop=_fraction(stop, "stop"), target=_fraction(target, "target"))
+
+    def _find_terms(self, conditions: Conditions) -> "Terms":
         from qmtl.engine.kernel_loop import FIXED, NOTIONAL, SHARE, VOLATILITY, Terms
 
         one, fees, sizing = self.instrument, conditions.fees, conditions.sizing
@@ -233,15 +242,15 @@ class KernelMarket:
             fee_down=down,
             fee_step=int(_FEE_STEP / self.money_step),
             slip=int(conditions.slippage_ticks * one.tick_size / self.price_step),
-            stop=_fraction(stop, "stop"),
-            target=_fraction(target, "target"),
+            stop=0,
+            target=0,
             sizing=kinds[sizing.kind],
             size=size,
             max_value=int(max(caps) / self.money_step),
             ruin_long=long_ruin,
             ruin_short=short_ruin,
             window=sizing.window,
-            bars_a_year=YEAR_MS / self.interval_ms,
+            bars_a_year=YEAR_MS / self.interval_ms if sizing.kind == "volatility" else 0.0,
             min_lots=int(one.min_quantity / one.lot_size) or 1,
             max_lots=max_lots,
             min_value=int(one.min_notional / self.money_step),

@@ -18,7 +18,7 @@ def run_close_form(
     and fees count: the close form fills at the close, without slippage, `params.quantity` at a time.
     """
     from qmtl.engine import kernel_loop as loop
-    from qmtl.trader.close_form_scan import scan
+    from qmtl.trader.close_form_scan import draw_equity, scan
 
     terms = market.terms(conditions)
     interval_ms, times = parse_interval(params.interval), market.candles.open_ms
@@ -42,10 +42,13 @@ def run_close_form(
     ]
     trades[:, loop.FEES] = fees[0] + fees[1]
     trades[:, loop.REASON] = np.where(rows[:, 1] < 0, loop.OPEN, loop.SIGNAL)
-    if marks is None:
-        marks = np.arange(close.size)
     last = np.where(rows[:, 1] < 0, close.size, rows[:, 1])
-    equity = _equity(market, trades, fees[0], last, marks, terms.wallet)
+    if marks is None:
+        equity = np.empty(close.size, np.int64)
+        scale = 1 / float(market.price_step)
+        draw_equity(close, scale, market.value, trades, fees[0], terms.wallet, equity)
+    else:
+        equity = _equity(market, trades, fees[0], last, marks, terms.wallet)
     return KernelRun(
         market,
         trades,

@@ -1,10 +1,13 @@
-"""The close form of the Bollinger rules as one compiled loop; import it where a run begins, numba is slow.
+"""The close form of the Bollinger rules compiled; import it where a run begins, numba is slow.
+
+One loop reads from the bands what each bar would allow, without a branch that prices decide: roots and
+quotients then overlap. A second loop follows position, stop and target over what the first one wrote.
 
 Every float operation is that of `core.indicator.RollingMoments` and `trader.close_form.CloseForm`, in their
 order and without contraction, so that both make the same trades to the last bit.
 """
 
-from math import inf, sqrt
+from math import sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +17,10 @@ from qmtl.core.indicator import CANCELLED
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
+Codes = npt.NDArray[np.uint8]
+
+LONG, SHORT, BACK_LONG, BACK_SHORT = 1, 2, 4, 8
+"""Bits of a bar: an entry is there; a close came back from beyond the outer band."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -32,52 +39,29 @@ def _sum_anew(closes: Floats, row: int, window: int) -> tuple[float, float, floa
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def scan(  # noqa: PLR0912 - one flat loop
-    closes: Floats, numbers: Rows, window: int, inner: float, outer: float,
-    stop_share: float, target_share: float, trades: Rows,
-) -> int:  # fmt: skip
-    """Write (entry row, exit row, direction) of each trade into `trades`; return how many there are.
+def read_bands(closes: Floats, numbers: Rows, window: int, inner: float, outer: float, codes: Codes) -> None:
+    """Write what the bands of the bar before allow at each close from row `window` on.
 
-    `numbers` are bar numbers since the epoch, or the first alone where no bar is missing. A position still
-    open at the end is the last trade with exit row -1.
+    `numbers` are bar numbers since the epoch, or the first alone where no bar is missing.
     """
-    rows = closes.size
-    if rows <= window:
-        return 0
     is_gapless = numbers.size == 1
     freedom = window - 1
     anchor, total, squares, mean, std = _sum_anew(closes, freedom, window)
     phase = (numbers[0] + freedom) % window
-    last, before = closes[freedom], closes[freedom - 1]
-    upper_before, lower_before = inf, -inf
-    held = count = entry_row = 0
-    floor = ceiling = 0.0
-    for row in range(window, rows):
+    last = closes[freedom]
+    was_above = was_below = False
+    for row in range(window, closes.size):
         close = closes[row]
-        near = inner * std
+        near, far = inner * std, outer * std
         upper, lower = mean + near, mean - near
-        if held:
-            if not (floor < close < ceiling and lower <= last <= upper):
-                far = outer * std
-                is_back = last > mean + far >= close if held > 0 else last < mean - far <= close
-                # Stop and target are the ends of the calm range, whichever way the position points.
-                if is_back or close <= floor or close >= ceiling:
-                    trades[count, 0], trades[count, 1], trades[count, 2] = entry_row, row, held
-                    count += 1
-                    held = 0
-        else:
-            if close > upper:
-                if not (last > upper or before > upper_before):
-                    held = 1
-            elif close < lower and not (last < lower or before < lower_before):
-                held = -1
-            if held:
-                entry_row = row
-                stop = close * (1.0 - held * stop_share)
-                target = close * (1.0 + held * target_share)
-                floor, ceiling = min(stop, target), max(stop, target)
-        upper_before, lower_before = upper, lower
-        before, last = last, close
+        over, under = mean + far, mean - far
+        above, below = last > upper, last < lower
+        code = LONG * ((close > upper) & (not (above | was_above)))
+        code |= SHORT * ((close < lower) & (not (below | was_below)))
+        code |= BACK_LONG * ((last > over) & (over >= close))
+        code |= BACK_SHORT * ((last < under) & (under <= close))
+        codes[row] = code
+        was_above, was_below, last = above, below, close
         phase = (phase + 1 if phase < freedom else 0) if is_gapless else numbers[row] % window
         if not phase:
             anchor, total, squares, mean, std = _sum_anew(closes, row, window)
@@ -95,7 +79,64 @@ def scan(  # noqa: PLR0912 - one flat loop
             anchor, total, squares, mean, std = _sum_anew(closes, row, window)
         else:
             mean, std = anchor, 0.0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def follow(closes: Floats, codes: Codes, first: int, stop: float, target: float, trades: Rows) -> int:
+    """Write (entry row, exit row, direction) of each trade into `trades`; return how many there are.
+
+    `stop` and `target` are fractions of the entry. A position still open at the end is the last trade, with
+    exit row -1.
+    """
+    count = held = entry_row = 0
+    floor = ceiling = 0.0
+    back = 0
+    for row in range(first, closes.size):
+        code = codes[row]
+        if held:
+            close = closes[row]
+            # Stop and target are the ends of the calm range, whichever way the position points.
+            if code & back or close <= floor or close >= ceiling:
+                trades[count, 0], trades[count, 1], trades[count, 2] = entry_row, row, held
+                count += 1
+                held = 0
+        elif code & (LONG | SHORT):
+            held, back = (1, BACK_LONG) if code & LONG else (-1, BACK_SHORT)
+            entry_row, entry = row, closes[row]
+            one, other = entry * (1.0 - held * stop), entry * (1.0 + held * target)
+            floor, ceiling = min(one, other), max(one, other)
     if held:
         trades[count, 0], trades[count, 1], trades[count, 2] = entry_row, -1, held
         count += 1
     return count
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def draw_equity(
+    closes: Floats, scale: float, value: int, trades: Rows, entry_fees: Rows, wallet: int, equity: Rows
+) -> None:
+    """Write the equity at every close, money of the kernel; `trades` are kernel rows in order."""
+    row = 0
+    for at in range(trades.shape[0]):
+        begin, exit_row = trades[at, 0], trades[at, 1]
+        end = exit_row if exit_row >= 0 else closes.size
+        held = trades[at, 2] * trades[at, 3] * value
+        base = wallet - entry_fees[at] - held * trades[at, 4]
+        equity[row:begin] = wallet
+        for number in range(begin, end):
+            equity[number] = base + held * int(np.rint(closes[number] * scale))
+        wallet += held * (trades[at, 5] - trades[at, 4]) - trades[at, 6]
+        row = end
+    equity[row:] = wallet
+
+
+def scan(
+    closes: Floats, numbers: Rows, window: int, inner: float, outer: float,
+    stop: float, target: float, trades: Rows,
+) -> int:  # fmt: skip
+    """Return how many trades were written into `trades`; see `read_bands` and `follow`."""
+    if closes.size <= window:
+        return 0
+    codes = np.empty(closes.size, np.uint8)
+    read_bands(closes, numbers, window, inner, outer, codes)
+    return int(follow(closes, codes, window, stop, target, trades))
