@@ -71,6 +71,15 @@ def parse_bars(rows: Sequence[Sequence[Any]], step: int, offset: int) -> "pl.Dat
     return arrange(frame, ["ts"])
 
 
+def parse_bar(row: Sequence[Any]) -> tuple[int, float, float, float, float, float]:
+    """Return a row [open ms, o, h, l, c, volume] with its time in seconds; RowError when it is malformed."""
+    fault = _find_fault([row])
+    if fault is not None:
+        raise fault
+    first, high, low, last, volume = map(float, row[1:])
+    return int(row[0]) // 1000, first, high, low, last, volume
+
+
 def arrange(frame: "pl.DataFrame", keys: list[str]) -> "pl.DataFrame":
     """Return `frame` strictly ascending by `keys`; of equal ones the last row is kept."""
     if len(keys) == 1:

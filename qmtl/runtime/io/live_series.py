@@ -6,7 +6,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from qmtl.runtime.io.bar_fetcher import BarFetcher
-from qmtl.runtime.io.history_rows import frame_live_bars, frame_trades, list_trades
+from qmtl.runtime.io.history_rows import frame_live_bars, frame_trades, list_trades, parse_bar
 from qmtl.runtime.io.live_rows import BarRow, LiveBars, LiveTrades
 from qmtl.runtime.io.live_subscription import LiveSubscription
 from qmtl.runtime.io.page_ledger import closed_end
@@ -64,8 +64,7 @@ class BarSubscription(LiveSubscription):
     def _take(self) -> "list[tuple[int, pl.DataFrame]]":
         given: list[tuple[Any, ...]] = []
         while self._buffer:
-            raw = self._buffer[0]
-            row: BarRow = (int(raw[0]) // 1000, *map(float, raw[1:6]))  # type: ignore[assignment]
+            row = parse_bar(self._buffer[0])
             closed, has_hole = self._bars.take(row)
             given += self._closed(closed)
             if has_hole:

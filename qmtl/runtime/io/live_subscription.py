@@ -10,9 +10,10 @@ import structlog
 
 from qmtl.engine.ports import Clock
 from qmtl.metrics import SEAMLESS
+from qmtl.runtime.io.history_rows import RowError
 from qmtl.runtime.io.request_lane import FaultJudge
 from qmtl.runtime.sdk.backoff import Reconnect
-from qmtl.runtime.sdk.history import FetchError, RetryableFetchError
+from qmtl.runtime.sdk.history import FetchError, InvalidPayloadError, RetryableFetchError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -108,7 +109,7 @@ class LiveSubscription:
                             async for item in items:
                                 yield item
                 elif self._buffer:
-                    for item in self._take():
+                    for item in self._take_checked():
                         yield item
                 for item in await self._on_time():
                     yield item
@@ -120,6 +121,12 @@ class LiveSubscription:
         finally:
             pump.cancel()
             await asyncio.gather(pump, return_exceptions=True)
+
+    def _take_checked(self) -> "list[tuple[int, pl.DataFrame]]":
+        try:
+            return self._take()
+        except RowError as error:
+            raise InvalidPayloadError(f"{self._exchange}: {error}", exchange=self._exchange) from error
 
     def end(self) -> None:
         """End `run` after what it is at; the stream is left at once."""

@@ -5,11 +5,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from qmtl.core.event import BarClosed
 from qmtl.engine.clock import VirtualClock
 from qmtl.runtime.io.ccxt_live_feed import CcxtProConfig, CcxtProLiveFeed
-from qmtl.runtime.sdk.history import FatalFetchError
+from qmtl.runtime.sdk.history import FatalFetchError, InvalidPayloadError
 from qmtl.runtime.sdk.ohlcv_nodeid import NodeIdError
 from qmtl.services.paper_exchange.faults import FaultKind
 from tests.runtime.io.history_rig import configure
@@ -242,4 +243,28 @@ async def test_an_exchange_without_caches_or_rest_is_taken_at_its_word() -> None
     last_ts, frame = await asyncio.wait_for(anext(items), 20)
     assert (last_ts, frame.rows()) == (FIRST, [(FIRST, 1.0, 2.5, 0.5, 1.5, 4.0, True)])
     await items.aclose()
+    await feed.aclose()
+
+
+async def test_first_reconnects_wait_as_listed(live: Live) -> None:
+    live.fault(FaultKind.CLOSE, KLINES, schedule=[1, 2, 3])
+    with capture_logs() as logs:
+        live.listen(live.make(reconnect_backoff_ms=[150, 250], reconnect_backoff_s=4.0))
+        await live.until(live.is_heard)
+        await live.pass_until(lambda: len(live.closed()) >= 2)
+    delays = [entry["delay_s"] for entry in logs if entry["event"] == "seamless.live.broken"]
+    assert delays[:2] == [0.15, 0.25]
+    # The third is Reconnect's: 4 s doubled twice, jittered.
+    assert 8 <= delays[2] <= 16
+
+
+@pytest.mark.parametrize("row", [[FIRST * 1000, 1.0, None, 0.5, 1.5, 3.0], [FIRST * 1000, 1.0], ["x"] * 6])
+async def test_a_malformed_row_of_the_stream_is_an_invalid_payload(row: list[Any]) -> None:
+    class Plain:
+        async def watch_ohlcv(self, symbol: str, timeframe: str) -> list[list[Any]]:
+            return [row]
+
+    feed = CcxtProLiveFeed(CcxtProConfig(exchange="binance"), exchange=Plain(), clock=VirtualClock(START_MS))
+    with pytest.raises(InvalidPayloadError, match="row 0 is malformed"):
+        await asyncio.wait_for(anext(feed.subscribe(BARS, 60)), 20)
     await feed.aclose()
