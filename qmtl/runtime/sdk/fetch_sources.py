@@ -191,7 +191,8 @@ class FetchSources:
                 rows = cut_frame(filled.frame, start, end)
                 covered = clip_ranges(filled.covered, start, end)
                 self._take("backfill", rows, covered, clip_ranges(filled.empty, start, end))
-            self.provisional = subtract_ranges(self.provisional, filled.covered)
+            young = intersect_ranges(filled.young, gaps)
+            self.provisional = merge_ranges([*subtract_ranges(self.provisional, filled.covered), *young])
         elif isinstance(error, FetchError | StaleLeaseError):
             self.errors.append(error)
             self.causes.append(([flight.span], "failed"))
@@ -224,6 +225,8 @@ class FetchSources:
             covered = runs_of(frame["ts"], self._key.interval)
             self._has_overlaps = True
             self._take("live", frame, covered, ())
+            # A feed's rows are read once more before they count as final.
+            self.provisional = merge_ranges([*self.provisional, *covered])
             await self._keep_live(frame, covered)
 
     async def _keep_live(self, frame: pl.DataFrame, covered: list[Range]) -> None:

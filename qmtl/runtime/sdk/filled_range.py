@@ -11,11 +11,12 @@ from qmtl.runtime.sdk.history_frame import frame_schema, order_rows
 
 
 class Filled(NamedTuple):
-    """Rows, the cells they cover, and what is confirmed empty."""
+    """Rows, the cells they cover, what is confirmed empty, and which rows were young when they came."""
 
     frame: pl.DataFrame
     covered: list[Range]
     empty: list[Range]
+    young: list[Range]
 
 
 def join_filled(key: SeriesKey, parts: Sequence[Filled]) -> Filled:
@@ -28,4 +29,5 @@ def join_filled(key: SeriesKey, parts: Sequence[Filled]) -> Filled:
         frame,
         merge_ranges([span for part in parts for span in part.covered]),
         merge_ranges([span for part in parts for span in part.empty]),
+        merge_ranges([span for part in parts for span in part.young]),
     )

@@ -16,12 +16,14 @@ from qmtl.runtime.sdk.fetch_plan import (
     covered_ranges,
     empty_ranges,
     plan_window,
+    provisional_ranges,
     runs_of,
     split_ranges,
 )
 from qmtl.runtime.sdk.filled_range import Filled
 from qmtl.runtime.sdk.frame_cache import cut_frame
-from qmtl.runtime.sdk.history import FetchReport, HistoryStore, SeriesKey
+from qmtl.runtime.sdk.history import FetchReport, HistoryStore, InvalidPayloadError, SeriesKey
+from qmtl.runtime.sdk.history_frame import order_rows
 from qmtl.runtime.sdk.in_flight import Flight, InFlightBook
 from qmtl.runtime.sdk.lease import Leases
 from qmtl.runtime.sdk.leased_fill import Confirm, LeasedFill
@@ -113,13 +115,14 @@ class GapFiller:
         """Fetch one range and store it; `confirm` says before the write that the lease still holds."""
         report = await self._ask(key, span)
         window = self._window(key, span)
-        frame = cut_frame(report.frame, window.first, window.closed_until)
+        frame = cut_frame(order_rows(key, report.frame), window.first, window.closed_until)
         closed = window.closed
         spans = [one for one in report.confirmed_empty if one.start < one.end]
         empty = intersect_ranges(merge_ranges([(one.start, one.end) for one in spans]), closed)
         if key.node_id.startswith("trades:"):
             covered = subtract_ranges(closed, empty)
         else:
+            check_grid(key, frame, window.first)
             covered = runs_of(frame["ts"], key.interval)
         if confirm is not None:
             await confirm()
@@ -130,7 +133,7 @@ class GapFiller:
             if chosen:
                 await self._store.mark_empty(key, chosen, permanent=permanent)
         self._count(key, span, covered, empty)
-        return Filled(frame, covered, empty)
+        return Filled(frame, covered, empty, clip_ranges(covered, window.young_from, window.last))
 
     async def keep(
         self,
@@ -193,12 +196,24 @@ class GapFiller:
         spans = await self._store.coverage(key, now=self._clock.now_ms() // 1000)
         frame = await self._store.read(key, *span)
         rows = [(one.start, one.end) for one in spans if one.kind in {"rows", "young"}]
-        return Filled(frame, clip_ranges(merge_ranges(rows), *span), clip_ranges(empty_ranges(spans), *span))
+        return Filled(
+            frame,
+            clip_ranges(merge_ranges(rows), *span),
+            clip_ranges(empty_ranges(spans), *span),
+            clip_ranges(provisional_ranges(spans), *span),
+        )
 
 
 def exchange_second(clock: Clock, fetcher: Any) -> int:
     """Return the present second, by the exchange's clock where the fetcher has compared it with ours."""
     return int((clock.now_ms() + getattr(fetcher, "clock_offset_ms", 0.0)) // 1000)
+
+
+def check_grid(key: SeriesKey, frame: pl.DataFrame, first: int) -> None:
+    """Raise InvalidPayloadError for a bar off the grid of `first`: no cell would be its own."""
+    off = frame.filter((frame["ts"] - first) % key.interval != 0)
+    if off.height:
+        raise InvalidPayloadError(f"{key.node_id}: a bar opens at {off['ts'][0]}, off the grid")
 
 
 class SharedSession:

@@ -65,7 +65,7 @@ async def test_16_a_real_feed_brings_what_rest_does_not_list(live: Live) -> None
         fetcher=ScriptedFetcher(known, clock=live.clock),
         live_feed=live.make(),
         clock=live.clock,
-        sla=SLAPolicy(max_wait_live_ms=90_000, on_violation="partial_fill"),  # type: ignore[arg-type]
+        sla=SLAPolicy(max_wait_live_ms=3_000_000, on_violation="partial_fill"),  # type: ignore[arg-type]
     )
     provider.fetcher.confirms = False
 
@@ -73,14 +73,17 @@ async def test_16_a_real_feed_brings_what_rest_does_not_list(live: Live) -> None
         task = asyncio.ensure_future(
             provider.fetch(known.start, known.stop + 86_400, node_id=BARS, interval=60)
         )
-        await live.pass_until(task.done)
+        await live.pass_until(task.done, 2_000)
         return task.result()
 
     await live.pass_time(63.0)
     # The newest closed cell lacks: the feed is asked, begins to listen, and hears of the next ones.
     first = await fetch()
     assert [reason for _, _, reason in first.metadata.missing] == ["pending"]
-    await live.pass_time(120.0)
+    tails = provider._desk().live
+    assert tails is not None
+    tail = tails.of(SeriesKey(BARS, 60))
+    await live.pass_until(lambda: len(tail.closed) >= 3, 2_000)
     answer = await fetch()
     assert answer.metadata.sources["live"] >= 1
     heard = answer.frame.filter(answer["ts"] > known.stop)

@@ -64,6 +64,7 @@ async def test_16_a_bar_only_the_feed_has_arrives_in_time() -> None:
     assert answer["close"][-1] == 105.5
     assert answer.metadata.sources == {"backfill": 99, "live": 1}
     assert answer.metadata.missing == []
+    assert answer.metadata.stable_until <= LAST
     assert rig.clock.real_ms() <= 5000
     # The store keeps it, provisionally: another provider needs no feed for it.
     other = SeamlessDataProvider(store=rig.store, clock=rig.clock)

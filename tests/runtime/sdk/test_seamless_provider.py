@@ -24,6 +24,7 @@ from tests.runtime.sdk.history_rig import (
     T0,
     MemoryStore,
     ScriptedFetcher,
+    bars,
     clock_at,
     times,
 )
@@ -243,6 +244,23 @@ async def test_a_grid_of_its_own_is_no_misalignment() -> None:
     answer = await provider.fetch(T0, T0 + 600, **SERIES)
     assert times(answer) == shifted[:10]
     assert (answer.metadata.missing, answer.metadata.conformance_flags) == ([], {})
+
+
+async def test_a_fetcher_of_ones_own_may_be_untidy_but_not_off_the_grid() -> None:
+    class Untidy:
+        def __init__(self, shift: int = 0) -> None:
+            self.shift = shift
+
+        async def fetch(self, start: int, end: int, *, node_id: str, interval: int) -> pl.DataFrame:
+            rows = [ts + self.shift for ts in range(start - 600, end, 60)]
+            return bars([*reversed(rows), *rows[:3]])
+
+    rig = Rig(fetcher=Untidy())
+    answer = await rig.fetch(T0, T0 + 600)
+    assert times(answer) == list(range(T0, T0 + 600, 60))
+    assert await rig.provider.coverage(**SERIES) == [(T0, T0 + 600)]
+    with pytest.raises(BackfillError, match=r"a bar opens at .*, off the grid"):
+        await Rig(fetcher=Untidy(7)).fetch(T0, T0 + 600)
 
 
 async def test_an_artifact_that_cannot_be_stored_does_not_cost_the_answer() -> None:
