@@ -51,7 +51,7 @@ class CcxtBars(CcxtSession):
         if not self.has("fetchOHLCV") or not self.is_able("fetch_ohlcv"):
             raise NotOffered(f"{self.exchange_id} offers no history of bars")
         offered = getattr(self.api, "timeframes", None)
-        if offered and timeframe not in offered:
+        if isinstance(offered, Mapping) and offered and timeframe not in offered:
             raise NotOffered(f"{self.exchange_id} offers no bars of {timeframe}")
         rows: Sequence[Sequence[Any]] = await self.call("fetch_ohlcv", symbol, timeframe, since_ms, limit)
         return rows

@@ -34,16 +34,22 @@ _NETWORK_ERRORS: tuple[type[Exception], ...] = (aiohttp.ClientError, OSError, Ti
 _BANNED, _TOO_MANY = 418, 429
 
 
+def require_ccxt(owner: str) -> None:
+    """Raise RuntimeError naming the extra unless ccxt is installed; `owner` is the class that needs it."""
+    if find_ccxt() is None:
+        raise RuntimeError(f"ccxt is required for {owner}; run: uv pip install -e .[ccxt]")
+
+
 class NotOffered(Exception):  # noqa: N818 - not a fault, an answer
     """The exchange lacks what was asked; the message says what."""
 
 
-def require_ccxt(owner: str) -> None:
-    """Raise RuntimeError naming the extra unless ccxt is installed."""
+def find_ccxt() -> Any:
+    """Return ccxt, None when it is not installed."""
     try:
-        import_module("ccxt")
+        return import_module("ccxt")
     except ImportError:
-        raise RuntimeError(f"ccxt is required for {owner}; run: uv pip install -e .[ccxt]") from None
+        return None
 
 
 class CcxtSession:
@@ -111,7 +117,7 @@ class CcxtSession:
             base_url = runtime.settings().connectors.ccxt_base_url
             return "test" if base_url else "production"
         api = self.api
-        if not getattr(api, "urls", None):
+        if not _addresses(getattr(api, "urls", None)):
             return None
         if self._sandbox:
             return "test"
@@ -121,7 +127,7 @@ class CcxtSession:
         """Make the exchange usable in this loop; contacts nobody."""
         async with self._lock:
             api = self.api
-            if getattr(api, "closed_by_user", False):
+            if getattr(api, "closed_by_user", False) is True:
                 # What belonged to another loop is made anew.
                 api.asyncio_loop = None
                 api.open()
@@ -156,7 +162,8 @@ class CcxtSession:
     @property
     def rate_limit_ms(self) -> float | None:
         """The interval the exchange asks for between requests."""
-        return getattr(self.api, "rateLimit", None) or None
+        interval = getattr(self.api, "rateLimit", None)
+        return float(interval) if isinstance(interval, int | float) and interval > 0 else None
 
     async def fetch_time_ms(self) -> int | None:
         """Return the exchange's time, None when it does not tell."""
@@ -172,7 +179,9 @@ class CcxtSession:
     @property
     def errors(self) -> tuple[type[Exception], ...]:
         """See FaultJudge."""
-        return ccxt_errors("BaseError", NotOffered, *_NETWORK_ERRORS)
+        own: tuple[type[Exception], ...] = (NotOffered, *_NETWORK_ERRORS)
+        # An exchange that was handed in may be anything, and ccxt not installed.
+        return own if find_ccxt() is None else ccxt_errors("BaseError", *own)
 
     def judge(self, error: Exception) -> Fault:
         """See FaultJudge: by HTTP status where there is one, else by ccxt's families."""
@@ -188,16 +197,17 @@ class CcxtSession:
         return Fault(FatalFetchError, reason)
 
     def _retry_after_s(self) -> float | None:
-        headers = getattr(self._made, "last_response_headers", None) or {}
-        text = next((value for name, value in headers.items() if name.lower() == "retry-after"), None)
+        headers = getattr(self._made, "last_response_headers", None)
+        told = headers.items() if isinstance(headers, Mapping) else ()
+        text = next((value for name, value in told if name.lower() == "retry-after"), None)
         return parse_retry_after(text, self._clock)
 
     def _make(self) -> Any:
         if self._given is not None:
             return self._given
-        require_ccxt(self.owner)
         if self._factory is not None:
             return _call_factory(self._factory, self.exchange_id)
+        require_ccxt(self.owner)
         connectors = runtime.settings().connectors
         config: dict[str, Any] = {"enableRateLimit": not self._is_rated}
         if connectors.ccxt_apikey and connectors.ccxt_secret:

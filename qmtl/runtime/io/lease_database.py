@@ -167,7 +167,13 @@ class PostgresDatabase:
                 connection.transaction(isolation="read_committed", readonly=not is_write),
             ):
                 return await self._drive(connection, script())
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            # A connection that is lost at the wrong moment.
+            asyncpg.InternalClientError,
+            OSError,
+        ) as error:
             raise StoreError(f"PostgreSQL of the leases: {error or type(error).__name__}") from error
 
     @staticmethod

@@ -184,7 +184,7 @@ class QuestDBLink:
         asyncpg = _load("asyncpg")
         try:
             yield
-        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError) as error:
+        except (OSError, TimeoutError, asyncpg.PostgresConnectionError, *_dropped()) as error:
             self._unreachable(self.sql, _reason(error), error)
         except asyncpg.PostgresError as error:
             raise StoreError(f"QuestDB at {self.sql.host}:{self.sql.port}: {error}") from error
@@ -276,6 +276,7 @@ def _dropped() -> tuple[type[Exception], ...]:
         BrokenPipeError,
         asyncpg.ConnectionDoesNotExistError,
         asyncpg.InterfaceError,
+        asyncpg.InternalClientError,  # lost while a query was being sent
     )
 
 

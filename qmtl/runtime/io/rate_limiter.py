@@ -5,7 +5,7 @@ A slot is a place in a semaphore, then a token of a bucket. What one sharer is t
 
 import asyncio
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from importlib import import_module
 from math import isfinite
 from types import TracebackType
 from typing import Any, Literal, Protocol, cast
@@ -258,10 +258,12 @@ def open_limiter(
     else:
         semaphore = _shared_semaphore(key, places)
         if scope == "cluster":
-            if find_spec("redis") is None:
+            try:
+                import_module("redis")
+            except ImportError:
                 raise RuntimeError(
                     "redis is required for a shared rate limit; run: uv pip install -e .[ccxt]"
-                )
+                ) from None
             fallback = _shared_bucket(clock, f"degraded {key}", tokens=0.0)
             bucket = RedisBucket(cast("str", dsn), key, clock, fallback, config.degraded_ratio)
         else:

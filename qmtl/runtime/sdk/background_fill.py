@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -34,9 +35,20 @@ class BackgroundFill:
         job = self._jobs.get(key)
         if job is None or job.done():
             self._jobs[key] = asyncio.get_running_loop().create_task(self._run(key))
+            self._jobs[key].add_done_callback(partial(self._end, key))
         elif fresh:
             # What was asked for before waits for the job's next turn, however often it is asked again.
             self._filler.start(key, fresh)
+
+    def _end(self, key: SeriesKey, job: "asyncio.Task[None]") -> None:
+        """Keep what ended a job that no repetition can help, for the next answer to say."""
+        error = None if job.cancelled() else job.exception()
+        if error is not None:
+            self.errors[key] = error
+            self._wanted.pop(key, None)
+            _log.error(
+                "seamless.backfill.ended", node_id=key.node_id, reason=str(error), action="no repetition"
+            )
 
     async def _run(self, key: SeriesKey) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from threading import RLock
 from typing import NamedTuple
 
 import polars as pl
@@ -21,25 +22,30 @@ class CachedPiece(NamedTuple):
 
 
 class FrameCache:
-    """Pieces of series, disjoint within each; `now_ms` is whatever clock the owner counts by."""
+    """Pieces of series, disjoint within each; `now_ms` is whatever clock the owner counts by.
+
+    Several event loops may share it: the Runner's streams ask on a thread of their own.
+    """
 
     def __init__(self, *, ttl_ms: int, max_bytes: int) -> None:
         self._ttl_ms = ttl_ms
         self._max_bytes = max_bytes
         self._pieces: OrderedDict[tuple[SeriesKey, int], tuple[CachedPiece, float, int]] = OrderedDict()
         self._starts: dict[SeriesKey, set[int]] = {}
+        self._lock = RLock()
         self.resident_bytes = 0
 
     def find(self, key: SeriesKey, start: int, end: int, now_ms: float) -> list[CachedPiece]:
         """Return what is known of [start, end), cut to it, ascending."""
         found = []
-        for at in sorted(self._starts.get(key, ())):
-            piece, expires_ms, _ = self._pieces[key, at]
-            if expires_ms <= now_ms:
-                self._drop(key, at)
-            elif piece.start < end and start < piece.end:
-                self._pieces.move_to_end((key, at))
-                found.append(cut_piece(piece, start, end))
+        with self._lock:
+            for at in sorted(self._starts.get(key, ())):
+                piece, expires_ms, _ = self._pieces[key, at]
+                if expires_ms <= now_ms:
+                    self._drop(key, at)
+                elif piece.start < end and start < piece.end:
+                    self._pieces.move_to_end((key, at))
+                    found.append(cut_piece(piece, start, end))
         return found
 
     def put(self, key: SeriesKey, piece: CachedPiece, now_ms: float) -> None:
@@ -47,25 +53,28 @@ class FrameCache:
         size = int(piece.frame.estimated_size())
         if size > self._max_bytes or piece.start >= piece.end:
             return
-        self.forget(key, [(piece.start, piece.end)])
-        self._pieces[key, piece.start] = (piece, now_ms + self._ttl_ms, size)
-        self._starts.setdefault(key, set()).add(piece.start)
-        self.resident_bytes += size
-        while self.resident_bytes > self._max_bytes:
-            self._drop(*next(iter(self._pieces)))
-        SEAMLESS.cache_bytes.set(self.resident_bytes)
+        with self._lock:
+            self.forget(key, [(piece.start, piece.end)])
+            self._pieces[key, piece.start] = (piece, now_ms + self._ttl_ms, size)
+            self._starts.setdefault(key, set()).add(piece.start)
+            self.resident_bytes += size
+            while self.resident_bytes > self._max_bytes:
+                self._drop(*next(iter(self._pieces)))
+            SEAMLESS.cache_bytes.set(self.resident_bytes)
 
     def forget(self, key: SeriesKey, ranges: Sequence[Range]) -> None:
         """Drop every piece that overlaps one of `ranges`."""
-        for at in tuple(self._starts.get(key, ())):
-            piece = self._pieces[key, at][0]
-            if any(piece.start < end and start < piece.end for start, end in ranges):
-                self._drop(key, at)
+        with self._lock:
+            for at in tuple(self._starts.get(key, ())):
+                piece = self._pieces[key, at][0]
+                if any(piece.start < end and start < piece.end for start, end in ranges):
+                    self._drop(key, at)
 
     def clear(self) -> None:
         """Drop everything."""
-        for key, at in list(self._pieces):
-            self._drop(key, at)
+        with self._lock:
+            for key, at in list(self._pieces):
+                self._drop(key, at)
 
     def _drop(self, key: SeriesKey, at: int) -> None:
         self.resident_bytes -= self._pieces.pop((key, at))[2]

@@ -14,6 +14,7 @@ from qmtl.runtime.sdk.background import BACKGROUND
 from qmtl.runtime.sdk.brokerage import execution
 from qmtl.runtime.sdk.brokerage.execution import ExecutionContext
 from qmtl.runtime.sdk.brokerage.intent_desk import configured_limits
+from qmtl.runtime.sdk.history import FetchError, SeamlessError, StoreError
 from qmtl.runtime.sdk.node_engine import NodeEngine, upstream_sources
 from qmtl.runtime.sdk.node_simulation import Simulation
 from qmtl.runtime.sdk.nodes.base import Node, Row
@@ -187,7 +188,13 @@ class NodeRun:
         """Bring what the feed skipped: a row that comes by refill never trades."""
         last_ts = self._engine.plan(stream).last_ts
         if 0 <= last_ts < ts - stream.grid_s and hasattr(stream.history_provider, "fetch"):
-            rows = await stream.fetch_rows(last_ts + stream.grid_s, ts, **self._history_context())
+            try:
+                rows = await stream.fetch_rows(last_ts + stream.grid_s, ts, **self._history_context())
+            except (SeamlessError, FetchError, StoreError, OSError) as error:
+                _log.warning(
+                    "gap not refilled", node=stream.node_id, reason=str(error), action="goes on after it"
+                )
+                return
             self._pass_by(stream, rows)
 
     def stop(self) -> None:

@@ -22,7 +22,7 @@ from qmtl.runtime.sdk.availability import (
 from qmtl.runtime.sdk.background_fill import BackgroundFill
 from qmtl.runtime.sdk.conformance import ConformancePipeline
 from qmtl.runtime.sdk.domain_gate import DomainGate, parse_domain
-from qmtl.runtime.sdk.fetch_plan import FetchWindow, plan_window
+from qmtl.runtime.sdk.fetch_plan import FetchWindow, check_request, plan_window
 from qmtl.runtime.sdk.fetch_result import FetchMetadata, SeamlessFetchResult
 from qmtl.runtime.sdk.fetch_run import Demands, FetchRun
 from qmtl.runtime.sdk.fetch_sources import Stages
@@ -77,6 +77,13 @@ class _Desk(NamedTuple):
     filler: GapFiller
     background: BackgroundFill
     live: LiveTails | None
+
+    async def aclose(self) -> None:
+        """Stop everything; on its own loop."""
+        await self.background.aclose()
+        await self.filler.aclose()
+        if self.live is not None:
+            await self.live.aclose()
 
 
 class SeamlessDataProvider:
@@ -170,6 +177,7 @@ class SeamlessDataProvider:
         key = self._binding.resolve(node_id, interval)
         domain = parse_domain(execution_domain)
         window = self._plan(key, start, end)
+        check_request(0, 0 if as_of is None else as_of, interval)
         hold_reason = self._gate.admit(key.node_id, world_id, domain, as_of)
         if as_of is not None:
             answer = await read_artifact(
@@ -223,12 +231,14 @@ class SeamlessDataProvider:
 
     async def aclose(self) -> None:
         """Stop background work and release fetcher, feed, coordinator and store."""
-        desk = self._desks.pop(asyncio.get_running_loop(), None)
-        if desk is not None:
-            await desk.background.aclose()
-            await desk.filler.aclose()
-            if desk.live is not None:
-                await desk.live.aclose()
+        here = asyncio.get_running_loop()
+        for loop, desk in list(self._desks.items()):
+            if loop is here:
+                await desk.aclose()
+            elif loop.is_running():
+                # The Runner's streams live on the loop of its own thread.
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(desk.aclose(), loop))
+        self._desks.clear()
         for part in (self.fetcher, self.live_feed, self.coordinator, self.store):
             close = getattr(part, "aclose", None)
             if close is not None:

@@ -30,6 +30,7 @@ from tests.runtime.io.fetch_child import SERIES, make_fetcher
 from tests.runtime.io.history_rig import NODE, T0, bar, configure, history
 from tests.runtime.sdk.history_rig import KEY
 from tests.runtime.sdk.history_rig import bars as plain_bars
+from tests.servers import QuestDBServer
 
 __all__ = ["configure", "history"]
 ROOT = Path(__file__).parents[3]
@@ -81,13 +82,24 @@ def expected(start: int, end: int) -> str:
     return fingerprint(frame, node_id=NODE, interval=60, start=start, end=end)
 
 
-@pytest.mark.parametrize("lessor", ["embedded", "coordinator"])
+@pytest.mark.parametrize(("place", "lessor"), [("embedded", "embedded"), ("questdb", "coordinator")])
 async def test_23_four_processes_ask_for_each_cell_once(
-    lessor: str, history: History, served: Counter[int], home: Path, tmp_path: Path
+    place: str,
+    lessor: str,
+    history: History,
+    served: Counter[int],
+    home: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Acceptance 23: overlapping windows in four processes, leases in the catalogue or at a coordinator."""
     await history(range(1_500), LATER_S)
     work: dict[str, Any] = {"store": f"embedded:{home / 'store'}", "bars": 250}
+    if place == "questdb":
+        server: QuestDBServer = request.getfixturevalue("questdb_server")
+        monkeypatch.setenv("QMTL_SEAMLESS__QUESTDB_HTTP", server.http)
+        work |= {"store": server.dsn, "table": f"w{server.port}"}
     coordinator = CoordinatorProcess(tmp_path)
     if lessor == "coordinator":
         await asyncio.to_thread(coordinator.start)

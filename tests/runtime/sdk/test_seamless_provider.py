@@ -154,6 +154,16 @@ async def test_a_background_job_runs_again_after_a_minute() -> None:
     await rig.provider.aclose()
 
 
+async def test_a_job_that_cannot_go_on_is_told_of() -> None:
+    rig = Rig(strategy="partial_fill")
+    rig.fetcher.error = RuntimeError("ccxt is required for CcxtOHLCVFetcher")
+    await rig.fetch()
+    await rig.clock.advance(1)
+    told = (await rig.fetch()).metadata
+    assert told.backfill_error == "ccxt is required for CcxtOHLCVFetcher"
+    await rig.provider.aclose()
+
+
 async def test_ensure_range_returns_when_nothing_is_missing() -> None:
     rig = Rig()
     await rig.provider.ensure_range(T0, T0 + 600, **SERIES)

@@ -9,7 +9,11 @@ import pytest
 from qmtl.engine.clock import VirtualClock
 from qmtl.runtime.io import CcxtBackfillConfig, CcxtOHLCVFetcher, EnhancedQuestDBProvider
 from qmtl.runtime.sdk.background import BACKGROUND
-from qmtl.runtime.sdk.history import RetryableFetchError, SeamlessDomainPolicyError
+from qmtl.runtime.sdk.history import (
+    RetryableFetchError,
+    SeamlessDomainPolicyError,
+    SeamlessSLAExceeded,
+)
 from qmtl.runtime.sdk.nodes.base import Node, View
 from qmtl.runtime.sdk.nodes.processing import ProcessingNode
 from qmtl.runtime.sdk.nodes.sources import StreamInput
@@ -222,6 +226,19 @@ def test_what_the_feed_skipped_is_refilled_and_never_trades(runner: type[Runner]
 
     BACKGROUND.run(go_on())
     assert [seen[-1] for seen in strategy.seen[1:]] == [end, end + 60, end + 120, end + 180]
+
+
+def test_closing_reaches_the_runners_loop(runner: type[Runner]) -> None:
+    clock = LeapClock(now_ms=NOW * 1000)
+    provider = provide(clock, has=range(T0, T0 + 86_400 - 60, 60), sla=SLAPolicy(max_wait_live_ms=1))
+    provider.fetcher.confirms = False
+    feed = provider.live_feed = ScriptedFeed(VirtualClock(), [])
+    Noting.provider = provider
+    with pytest.raises(SeamlessSLAExceeded):
+        runner.submit(Noting, domain="shadow")
+    assert feed.is_open
+    asyncio.run(provider.aclose())
+    assert not feed.is_open
 
 
 def test_a_failing_exchange_ends_the_warm_up_with_its_reason(runner: type[Runner]) -> None:
