@@ -26,6 +26,7 @@ from qmtl.cli.invocation import BadInputError, Invocation, refusing
 from qmtl.cli.strategy_options import ParamsFile, StrategyArgument, read_params, size_option
 from qmtl.cli.sweep_space import Space, parse_space
 from qmtl.cli.sweep_text import (
+    describe_data,
     describe_failures,
     describe_sweep,
     draw_map,
@@ -152,6 +153,8 @@ def make_job(
         kept = {name: value for name, value in read_params(given[1]).items() if name not in space}
         strategy = make_strategy(source.cls, {**kept, **fixed})
         plan = find_plan(settings, strategy, market.symbols)
+    if len(plan.markets) > 1:
+        raise BadInputError(f"--symbol: a sweep trades one symbol, found {', '.join(plan.markets)}")
     terms = find_terms(settings)
     with refusing(ValueError):
         find_conditions(plan, terms)
@@ -208,12 +211,8 @@ def answer_sweep(
     saved = save(verdict, job, folder)
     body = dump_body(verdict, job, space, rows, period, folder, saved)
     (folder / VERDICT).write_text(json.dumps(body, indent=2, default=str) + "\n", "utf-8")
-    lines = [
-        *describe_failures(rows),
-        *draw_map(rows, space, period),
-        *draw_table(verdict),
-        *describe_sweep(verdict),
-    ]
+    lines = [describe_data(job), *describe_failures(rows), *draw_map(rows, space, period)]
+    lines += [*draw_table(verdict), *describe_sweep(verdict)]
     lines.append(dump_verdict(verdict, time.perf_counter() - began_s))
     lines += [f"saved {saved}"] if saved else []
     invocation.answer(body, "" if invocation.is_quiet else "\n".join(lines))
@@ -244,12 +243,16 @@ def work(
         "version": __version__,
     }
     title = f"sweep {job.source.cls.__name__}"
-    with (
-        closing(start_crew(invocation, workload, search, left)) as crew,
-        progress_of(invocation, title, len(results.rows), sampler) as tell,
-    ):
-        for _ in run_sweep(sampler, crew, results, stamp):
-            tell()
+    try:
+        with (
+            closing(start_crew(invocation, workload, search, left)) as crew,
+            progress_of(invocation, title, len(results.rows), sampler) as tell,
+        ):
+            for _ in run_sweep(sampler, crew, results, stamp):
+                tell()
+    except KeyboardInterrupt:
+        invocation.note(f"{len(results.rows):,} sets are kept in {results.path}; the same command goes on")
+        raise
 
 
 def make_sampler(space: Space, search: Search, done: "Sequence[Row]") -> "Sampler":
@@ -317,6 +320,7 @@ def dump_body(
         "canonical": job.instrument.canonical,
         "fingerprints": {symbol: one.fingerprint for symbol, one in job.histories.items()},
         "coverage": {symbol: one.coverage for symbol, one in job.histories.items()},
+        "holes": [hole._asdict() for one in job.histories.values() for hole in one.holes],
         "fixed": dict(job.fixed),
         "space": space,
         "map": [

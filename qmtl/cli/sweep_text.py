@@ -4,13 +4,15 @@ from collections.abc import Mapping, Sequence
 from math import isfinite, isnan, nan
 from typing import TYPE_CHECKING, Any
 
+from qmtl.cli.backtest_text import coverage_text, moment
+
 if TYPE_CHECKING:
     from qmtl.engine.statistics import Period
     from qmtl.engine.sweep_verdict import Verdict
+    from qmtl.runtime.sdk.sweep_job import SweepJob
 
 SHADES = " ░▒▓█"
 SHOWN_FAILURES = 3
-TOP = 5
 
 
 def number(value: float, places: int = 1) -> str:
@@ -19,6 +21,19 @@ def number(value: float, places: int = 1) -> str:
         return "–"
     text = f"{abs(value):,.{places}f}"
     return f"−{text}" if value < 0 and float(text.replace(",", "")) else text
+
+
+def describe_data(job: "SweepJob") -> str:
+    """Return how whole the data was and what was assumed, as `qmtl backtest` says it."""
+    history = job.histories[job.symbol]
+    bars = f"{len(history.bars):,} bars ({coverage_text(len(history.bars), history.expected)} %"
+    count = len(history.holes)
+    holes = (
+        f" · {count:,} hole{'' if count == 1 else 's'}, first {moment(history.holes[0].start_ms)}"
+        if count
+        else ""
+    )
+    return f"{bars}, {history.fingerprint[:11]}…) · {job.terms.describe()} · {job.plan.describe()}{holes}"
 
 
 def dump_set(params: Mapping[str, Any]) -> str:

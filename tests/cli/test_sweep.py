@@ -33,7 +33,10 @@ def sweep(*words: str, file: str = "band_break.py") -> Answer:
 def test_a_sweep_prints_map_table_verdict_and_saves_the_best_set(place: Path) -> None:
     answer = sweep(*SETS[:-1], "2")
     assert answer.code == 0, answer.error
-    lines = answer.text.splitlines()
+    data, *lines = answer.text.splitlines()
+    assert re.fullmatch(
+        r"2,500 bars \(100 %, sha256:\w{4}…\) · fee 0\.04 % · slippage 1 tick · size 10 % of equity", data
+    )
     assert lines[0] == "Sharpe out of sample: window down, inner across"
     assert [line.split()[0] for line in lines[1:5]] == ["1.0", "10", "15", "20"]
     assert lines[5].split() == ["split", "chosen", "in", "training", "train", "test", "return", "trades"]
@@ -161,6 +164,7 @@ def test_optuna_searches_the_same_space(place: Path) -> None:
         (("--engine", "dask"), "--engine: found 'dask', expected local or ray"),
         (("--sampler", "random"), "--sampler: found 'random', expected grid or optuna"),
         (("--symbol", "BTC?"), "symbol"),
+        (("--symbol", "BTCUSDT", "--symbol", "ETHUSDT"), "a sweep trades one symbol, found BTCUSDT, ETHUSDT"),
         (("--size", "-1"), "--size: found '-1', expected a number > 0"),
     ],
 )

@@ -57,7 +57,11 @@ def test_locks_are_current_and_hashed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     for name, wanted in wanted_by(project).items():
         assert unmet(ROOT / name, wanted) == []
-    for lock in [*ROOT.glob("requirements*.lock"), *ROOT.glob("tests/outside/requirements/*.txt")]:
+    for lock in [
+        *ROOT.glob("requirements*.lock"),
+        *ROOT.glob("tests/outside/requirements/*.txt"),
+        *ROOT.glob("bench/peers/*.txt"),
+    ]:
         assert without_hashes(lock) == []
         assert "://" not in lock.read_text("utf-8"), f"{lock.name} names a host"
 
