@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from qmtl.config import reveal
 from qmtl.engine.ports import Clock
 from qmtl.runtime.io.request_lane import Fault
 from qmtl.runtime.sdk import runtime
@@ -211,6 +210,8 @@ class CcxtSession:
         connectors = runtime.settings().connectors
         config: dict[str, Any] = {"enableRateLimit": not self._is_rated}
         if connectors.ccxt_apikey and connectors.ccxt_secret:
+            from qmtl.config import reveal
+
             config |= {"apiKey": reveal(connectors.ccxt_apikey), "secret": reveal(connectors.ccxt_secret)}
         module = import_module("ccxt.pro") if self._streams else None
         api = make_exchange(self.exchange_id, config, module=module)

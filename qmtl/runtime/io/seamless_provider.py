@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from qmtl.config import reveal
 from qmtl.engine.ports import Clock, Random
 from qmtl.runtime.io.artifacts import ArtifactReader, ArtifactRegistrar
 from qmtl.runtime.io.embedded_store import EmbeddedStore
@@ -48,6 +47,8 @@ def open_store(
     settings = runtime.settings().seamless
     is_test = endpoint is not None and endpoint.environment == "test"
     if dsn is None and settings.questdb_dsn is not None:
+        from qmtl.config import reveal
+
         dsn = reveal(settings.questdb_dsn)
     store: HistoryStore
     if dsn is None:

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import yaml
 
-from qmtl.config import ConfigError
 from qmtl.runtime.sdk.conformance import CONFORMANCE_PRESETS, ConformancePreset
 from qmtl.runtime.sdk.sla import SLA_PRESETS, SLAPolicy, unknown_preset
 
@@ -41,6 +40,9 @@ def load_presets(path: Path | None = None) -> Presets:
     """
     if path is None:
         return Presets()
+    # pydantic loads as long as polars does; nothing but an error needs it here.
+    from qmtl.config import ConfigError
+
     try:
         body = yaml.safe_load(path.read_text("utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -57,6 +59,8 @@ def load_presets(path: Path | None = None) -> Presets:
 
 def _pick(key: str, known: Mapping[str, _Made], name: str) -> _Made:
     if name not in known:
+        from qmtl.config import ConfigError
+
         raise ConfigError(unknown_preset(key, name, list(known)))
     return known[name]
 
@@ -64,6 +68,8 @@ def _pick(key: str, known: Mapping[str, _Made], name: str) -> _Made:
 def _section(
     path: Path, body: dict[str, Any], key: str, names: list[str], make: Callable[[dict[str, Any]], _Made]
 ) -> dict[str, _Made]:
+    from qmtl.config import ConfigError
+
     section = body.get(key) or {}
     if not isinstance(section, dict):
         raise ConfigError(f"{path}: {key}: expected names with their fields")
