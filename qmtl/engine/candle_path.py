@@ -17,7 +17,7 @@ class CandlePath(StrEnum):
 
 
 class BarLike(Protocol):
-    """A closed candle: `core.bar.Bar` or `core.event.BarClosed`."""
+    """A closed candle (`core.bar.Bar`, `core.event.BarClosed`), or a forming one (`PriceUpdated`)."""
 
     @property
     def open_ms(self) -> int:

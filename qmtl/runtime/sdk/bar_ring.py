@@ -1,38 +1,11 @@
 """The last closed bars of one symbol, so that a window of them is a slice and not a copy."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
+from qmtl.engine.candle_path import BarLike
 from qmtl.runtime.sdk.bars import Bars
-
-
-class BarLike(Protocol):
-    """A closed or forming candle: `core.event.BarClosed`, `core.event.PriceUpdated`."""
-
-    @property
-    def open_ms(self) -> int:
-        """Start in UTC milliseconds."""
-
-    @property
-    def open(self) -> float:
-        """First price."""
-
-    @property
-    def high(self) -> float:
-        """Highest price."""
-
-    @property
-    def low(self) -> float:
-        """Lowest price."""
-
-    @property
-    def close(self) -> float:
-        """Last price."""
-
-    @property
-    def volume(self) -> float:
-        """Base units traded."""
 
 
 class BarRing:

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from qmtl.runtime.sdk.bar_ring import BarLike, BarRing
+from qmtl.engine.candle_path import BarLike
+from qmtl.runtime.sdk.bar_ring import BarRing
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.signals import Signals, check_signals
 from qmtl.runtime.sdk.strategy import Strategy
