@@ -83,6 +83,7 @@ class OrderRoad(ABC):
         self._desk: IntentDesk | None = None
         self._answers: dict[str, OrderResult] = {}
         self._settler: asyncio.Task[None] | None = None
+        self._settling = asyncio.Lock()
 
     @property
     def reach(self) -> Reach:
@@ -319,7 +320,14 @@ class OrderRoad(ABC):
         return self._keep(await self._cancel(order_id, symbol))
 
     async def _reconcile(self) -> list[OrderResult]:
-        """Settle every order whose outcome is unknown and is not being sent now."""
+        """Settle every order whose outcome is unknown and is not being sent now.
+
+        Two at a time would skip what the other is looking at, and one of them return before it is known.
+        """
+        async with self._settling:
+            return await self._settle()
+
+    async def _settle(self) -> list[OrderResult]:
         desk = self.desk
         settled: list[OrderResult] = []
         for entry in desk.unsettled():
