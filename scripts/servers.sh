@@ -11,8 +11,8 @@ skip() { # program reason
   echo "skipped: $1: $2" | tee -a .servers/skipped.txt
 }
 
-is_here() { # program
-  command -v "$1" >/dev/null 2>&1 || [ -x ".servers/bin/$1" ]
+is_here() { # program; what cannot say its version (its directory was moved, a library is gone) is not here
+  command -v "$1" >/dev/null 2>&1 || ".servers/bin/$1" --version >/dev/null 2>&1
 }
 
 download() { # package
@@ -38,10 +38,12 @@ need() { # program path-in-package package...
     dpkg-deb --extract ".servers/$package"_*.deb .servers/debian
     rm -f ".servers/$package"_*.deb
   done
-  # Libraries of the packages are found beside them, and the program keeps its process id.
-  libraries=$(find "$PWD/.servers/debian/usr/lib" -name '*.so.*' -exec dirname {} + 2>/dev/null | sort -u | paste -sd: -)
-  printf '#!/bin/sh\nLD_LIBRARY_PATH="%s${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" exec "%s" "$@"\n' \
-    "$libraries" "$PWD/.servers/debian/$place" >".servers/bin/$program"
+  # Libraries of the packages are found beside them, from wherever this directory was moved to, and the program
+  # keeps its process id.
+  libraries=$(find .servers/debian/usr/lib -name '*.so.*' -exec dirname {} + 2>/dev/null | sort -u |
+    sed 's|^\.servers|$here|' | paste -sd: -)
+  printf '#!/bin/sh\nhere=$(cd "$(dirname "$0")/.." && pwd)\n%s exec "%s" "$@"\n' \
+    "LD_LIBRARY_PATH=\"$libraries\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}\"" "\$here/debian/$place" >".servers/bin/$program"
   chmod +x ".servers/bin/$program"
 }
 
