@@ -26,7 +26,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def qmtl(
-    *arguments: str, home: Path, timeout_s: float = 30, **extra: str
+    *arguments: str, home: Path, timeout_s: float = 90, **extra: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `qmtl ARGUMENTS` in `home`, with nothing on stdin."""
     return subprocess.run(
@@ -66,7 +66,7 @@ async def read_status(home: Path) -> dict[str, Any]:
         return {}
 
 
-async def wait_for(home: Path, found: Callable[[dict[str, Any]], Any], limit_s: float = 40) -> dict[str, Any]:
+async def wait_for(home: Path, found: Callable[[dict[str, Any]], Any], limit_s: float = 90) -> dict[str, Any]:
     """Ask the trader until `found` says yes; the test fails with the last status when it does not."""
     deadline = time.monotonic() + limit_s
     status: dict[str, Any] = {}

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,11 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.send_signal(signal.SIGINT)
     server.communicate(timeout=30)
+
+
+def set_faults(url: str, method: str, rules: bytes) -> None:
+    asked = urllib.request.Request(f"{url}/paper/faults", rules, method=method)
+    urllib.request.urlopen(asked, timeout=DEADLINE_S).close()
 
 
 def run(home: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -84,6 +90,7 @@ def test_an_exchange_that_is_down_leaves_the_hole_failed(home: Path, free_port: 
 
 def test_progress_is_shown_on_a_terminal_and_ctrl_c_exits_130(home: Path, exchange: str) -> None:
     main, terminal = pty.openpty()
+    set_faults(exchange, "POST", b'[{"kind": "delay", "route": "GET /fapi/v1/klines", "seconds": 300}]')
     child = subprocess.Popen(
         [
             sys.executable,
@@ -113,6 +120,7 @@ def test_progress_is_shown_on_a_terminal_and_ctrl_c_exits_130(home: Path, exchan
         while piece := os.read(main, 4096):
             shown += piece
     os.close(main)
+    set_faults(exchange, "DELETE", b"")
     assert b"interrupted; what was brought is stored" in shown
     assert b"binanceusdm BTC/USDT:USDT 1m" in shown
     assert child.returncode == 130

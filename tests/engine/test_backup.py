@@ -50,7 +50,7 @@ def test_a_backup_of_a_journal_in_use_is_whole_and_restores(tmp_path: Path) -> N
 
     writer = threading.Thread(target=write)
     writer.start()
-    running.wait(5)
+    assert running.wait(60)
     copy = back_up(path, tmp_path / "backups", stamp="20261121T120000")
     writer.join()
     journal.close()

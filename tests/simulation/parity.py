@@ -201,7 +201,7 @@ class LockStep:
         held = account.core.account.position("BTCUSDT").quantity
         return self.engine.account.position("BTCUSDT").quantity == held
 
-    async def until(self, is_so: Callable[[], object], within_s: float = 10.0) -> None:
+    async def until(self, is_so: Callable[[], object], within_s: float = 60.0) -> None:
         end = asyncio.get_running_loop().time() + within_s
         while not is_so():
             assert not self.task.done(), self.task

@@ -119,7 +119,7 @@ class Floor:
         """What the exchange says is held."""
         return self.exchange.exchange.accounts["paper"].core.account.net_quantity("BTCUSDT")
 
-    async def until(self, is_so: Callable[[], object], within_s: float = 10.0) -> None:
+    async def until(self, is_so: Callable[[], object], within_s: float = 60.0) -> None:
         end = asyncio.get_running_loop().time() + within_s
         while not is_so():
             assert asyncio.get_running_loop().time() < end, "waited in vain"

@@ -93,7 +93,7 @@ class Room:
         """Streams that are not fresh; before the first step those of the market are."""
         return [name for name, (_, is_fresh) in feed.watch.ages_s().items() if not is_fresh]
 
-    async def until(self, is_so: Callable[[], object], within_s: float = 5.0) -> None:
+    async def until(self, is_so: Callable[[], object], within_s: float = 60.0) -> None:
         end = asyncio.get_running_loop().time() + within_s
         while not is_so():
             assert asyncio.get_running_loop().time() < end, "waited in vain"

@@ -101,7 +101,7 @@ def make_jwt(exp_s: float, **claims: Any) -> str:
     return ".".join([*body, "x"])
 
 
-async def until(holds: Callable[[], object], within_s: float = 5.0) -> None:
+async def until(holds: Callable[[], object], within_s: float = 60.0) -> None:
     """Wait until something holds; AssertionError when it does not in time."""
     async with asyncio.timeout(within_s):
         while not holds():

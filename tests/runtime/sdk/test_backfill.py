@@ -192,9 +192,10 @@ async def test_25_a_replaced_token_file_loses_no_lease(
 ) -> None:
     """It runs out in the middle of a backfill; the next one is put into the file late, and badly first."""
     file = tmp_path / "token"
-    file.write_text(coordinator.token("service", ttl_s=2))
+    file.write_text(coordinator.token("service"))
     client = CoordinatorClient(coordinator.url, token=f"file:{file}", timeout_s=30)
     _, [keeper] = await claim_kept(client, key, 0, 600, "a", 12_000)
+    file.write_text(coordinator.token("service", ttl_s=2))
 
     async def work() -> str:
         refused = False

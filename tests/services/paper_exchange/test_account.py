@@ -5,23 +5,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from qmtl.core.interval import FUNDING_MS
 from qmtl.engine.clock import VirtualClock
 from qmtl.services.paper_exchange.settings import MarketSettings
+from tests.services.paper_exchange.listening import drained
 
 CALM = (50_000.0, 50_010.0, 49_990.0, 50_000.0)
-
-
-async def drained(socket: Any) -> list[Any]:
-    heard = []
-    while True:
-        try:
-            heard.append(msgspec.json.decode((await socket.receive(timeout=0.15)).data))
-        except TimeoutError:
-            return heard
 
 
 async def test_balance_account_and_position_agree(start: Any, candle_csv: Any) -> None:

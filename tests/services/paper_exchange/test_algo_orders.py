@@ -2,16 +2,13 @@
 
 from typing import Any
 
-import msgspec
 import pytest
+
+from tests.services.paper_exchange.listening import hear
 
 CALM = (50_000.0, 50_010.0, 49_990.0, 50_000.0)
 FALL = (50_000.0, 50_000.0, 48_000.0, 48_500.0)
 STOP = {"side": "SELL", "type": "STOP_MARKET", "triggerPrice": "49000"}
-
-
-async def news(socket: Any, count: int) -> list[Any]:
-    return [msgspec.json.decode((await socket.receive(timeout=5)).data) for _ in range(count)]
 
 
 async def test_a_stop_waits_triggers_and_closes_the_position(start: Any, candle_csv: Any) -> None:
@@ -24,7 +21,7 @@ async def test_a_stop_waits_triggers_and_closes_the_position(start: Any, candle_
         assert (await trader.speak("GET", "/fapi/v1/openOrders")).body == []
         await trader.server.step()
         await trader.server.step()
-        heard = await news(socket, 8)
+        heard = await hear(socket, 8)
     kinds = [(m["e"], m["o"]["X"]) if isinstance(m.get("o"), dict) else m["e"] for m in heard]
     assert kinds == [
         ("ALGO_UPDATE", "NEW"),

@@ -10,6 +10,7 @@ import pytest
 
 from qmtl.engine.clock import SeededRandom
 from qmtl.services.paper_exchange.faults import REQUEST_KINDS, FaultKind, FaultPlan, FaultRule
+from tests.services.paper_exchange.listening import PATIENCE_S, drained
 
 ORDER = "POST /fapi/v1/order"
 
@@ -90,15 +91,8 @@ async def _listen(trader: Any, *kinds: dict[str, Any], steps: int) -> list[Any]:
             trader.server.exchange.faults.add(msgspec.convert(kind, FaultRule))
         for _ in range(steps):
             await trader.server.step()
-        heard: list[Any] = []
-        while True:
-            try:
-                message = await socket.receive(timeout=0.3)
-            except TimeoutError:
-                return heard
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                return [*heard, "closed"]
-            heard.append(msgspec.json.decode(message.data)["E"] % 60_000)
+        heard = await drained(socket)
+    return [m if m == "closed" else m["E"] % 60_000 for m in heard]
 
 
 STEPS = [0, 15_000, 30_000, 59_999]
@@ -132,7 +126,7 @@ async def test_a_stalled_stream_still_answers_pings(start: Any, candle_csv: Any)
     ) as ws:
         trader.server.exchange.publish_next()
         await ws.ping(b"alive")
-        answer = await ws.receive(timeout=2)
+        answer = await ws.receive(timeout=PATIENCE_S)
         assert (answer.type, answer.data) == (aiohttp.WSMsgType.PONG, b"alive")
         with pytest.raises(TimeoutError):
             await ws.receive(timeout=0.2)

@@ -9,6 +9,7 @@ import pytest
 from qmtl.services.paper_exchange.auth import sign
 from qmtl.services.paper_exchange.settings import MarketSettings
 from tests.services.paper_exchange.conftest import START_MS, Caller, Start
+from tests.services.paper_exchange.listening import PATIENCE_S
 
 WHOLE = (50_000.0, 50_500.0, 49_500.0, 50_100.0)
 
@@ -72,7 +73,7 @@ async def test_market_streams_follow_the_candles(start: Start, candle_csv: Any) 
     combined = await caller.session.ws_connect(f"{caller.urls['ws']}/stream?streams={'/'.join(names)}")
     for _ in range(4):
         await caller.server.step()
-    told = [await combined.receive_json(timeout=5) for _ in range(20)]
+    told = [await combined.receive_json(timeout=PATIENCE_S) for _ in range(20)]
     by_name = {name: [row["data"] for row in told if row["stream"] == name] for name in names}
     klines = [row["k"] for row in by_name[names[0]]]
     assert [(row["c"], row["x"]) for row in klines] == [
@@ -94,12 +95,12 @@ async def test_addresses_that_ccxt_and_old_clients_use(start: Start, candle_csv:
     session, ws = caller.session, caller.urls["ws"]
     by_host = await session.ws_connect(f"{ws}/stream/ws/0")
     await by_host.send_json({"method": "SUBSCRIBE", "params": ["btcusdt@kline_1m"], "id": 1})
-    assert await by_host.receive_json(timeout=5) == {"result": None, "id": 1}
+    assert await by_host.receive_json(timeout=PATIENCE_S) == {"result": None, "id": 1}
     futures = await session.ws_connect(f"{ws}/ws/{await caller.listen_key()}")
     await caller.server.step()
-    assert (await by_host.receive_json(timeout=5))["e"] == "kline"
+    assert (await by_host.receive_json(timeout=PATIENCE_S))["e"] == "kline"
     await caller.order(side="BUY", type="MARKET", quantity=0.01)
-    assert (await futures.receive_json(timeout=5))["e"] == "ORDER_TRADE_UPDATE"
+    assert (await futures.receive_json(timeout=PATIENCE_S))["e"] == "ORDER_TRADE_UPDATE"
 
 
 async def test_user_events_come_by_listen_key_and_by_subscription(start: Start, candle_csv: Any) -> None:
@@ -111,11 +112,11 @@ async def test_user_events_come_by_listen_key_and_by_subscription(start: Start, 
     text = f"apiKey=paper&timestamp={START_MS}"
     params = {"apiKey": "paper", "timestamp": START_MS, "signature": sign("paper", text)}
     await api.send_json({"id": 1, "method": "userDataStream.subscribe.signature", "params": params})
-    assert (await api.receive_json(timeout=5))["result"] == {"subscriptionId": 0}
+    assert (await api.receive_json(timeout=PATIENCE_S))["result"] == {"subscriptionId": 0}
     await buy(caller, quantity=1.5, type="LIMIT", timeInForce="GTC", price=50_000)
     await buy(caller, quantity=0.1, side="SELL", type="LIMIT", timeInForce="GTC", price=55_000)
-    by_key = [await stream.receive_json(timeout=5) for _ in range(5)]
-    by_subscription = [await api.receive_json(timeout=5) for _ in range(5)]
+    by_key = [await stream.receive_json(timeout=PATIENCE_S) for _ in range(5)]
+    by_subscription = [await api.receive_json(timeout=PATIENCE_S) for _ in range(5)]
     assert [row["event"] for row in by_subscription] == by_key
     assert {row["subscriptionId"] for row in by_subscription} == {0}
     reports = [(row["x"], row["X"]) for row in by_key if row["e"] == "executionReport"]
@@ -123,7 +124,7 @@ async def test_user_events_come_by_listen_key_and_by_subscription(start: Start, 
     balances = {row["a"]: row for row in by_key[-1]["B"]}
     assert (balances["BTC"]["f"], balances["BTC"]["l"]) == ("0.89960000", "0.10000000")
     await api.send_json({"id": 2, "method": "userDataStream.unsubscribe", "params": {"subscriptionId": 0}})
-    assert (await api.receive_json(timeout=5))["status"] == 200
+    assert (await api.receive_json(timeout=PATIENCE_S))["status"] == 200
     await caller.speak("DELETE", "/api/v3/openOrders", symbol="BTCUSDT")
     with pytest.raises(TimeoutError):
         await api.receive_json(timeout=0.2)
@@ -134,7 +135,7 @@ async def test_an_expired_spot_key_says_so_and_falls_silent(start: Start, candle
     key = (await caller._send("POST", "/api/v3/userDataStream", "", {})).body["listenKey"]
     stream = await caller.session.ws_connect(f"{caller.urls['ws']}/ws/{key}")
     caller.server.exchange.pass_time(START_MS + 61 * 60_000)
-    assert (await stream.receive_json(timeout=5))["e"] == "listenKeyExpired"
+    assert (await stream.receive_json(timeout=PATIENCE_S))["e"] == "listenKeyExpired"
     await buy(caller)
     with pytest.raises(TimeoutError):
         await stream.receive_json(timeout=0.2)
@@ -156,7 +157,7 @@ async def test_the_spot_socket_places_orders_too(start: Start, candle_csv: Any) 
     text = "&".join(f"{name}={value}" for name, value in params.items())
     params["signature"] = sign("paper", text)
     await api.send_json({"id": "a", "method": "order.place", "params": params})
-    answer = await api.receive_json(timeout=5)
+    answer = await api.receive_json(timeout=PATIENCE_S)
     assert (answer["id"], answer["result"]["status"]) == ("a", "FILLED")
 
 

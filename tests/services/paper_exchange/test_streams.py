@@ -1,35 +1,21 @@
 """What the streams carry: the recorded candles, in the venue's shapes, and the account's own news."""
 
 import asyncio
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 
 from qmtl.core.bar import Bar
 from qmtl.engine.clock import ScaledClock, VirtualClock
 from qmtl.services.paper_exchange.candles import load_candles
 from qmtl.services.paper_exchange.settings import MarketSettings
+from tests.services.paper_exchange.conftest import START_MS
+from tests.services.paper_exchange.listening import PATIENCE_S, drained, hear
 
 CANDLES = "candles/BTCUSDT_UM_1m_2025-05-04_2025-06-24.feather"
 CALM = (50_000.0, 50_010.0, 49_990.0, 50_000.0)
-
-
-async def hear(socket: Any, count: int) -> list[Any]:
-    """The next `count` messages; the waiting time only bounds a failure."""
-    return [msgspec.json.decode((await socket.receive(timeout=5)).data) for _ in range(count)]
-
-
-async def drained(socket: Any) -> list[Any]:
-    """Every message that is already on its way."""
-    heard = []
-    with suppress(TimeoutError):
-        while True:
-            heard.append(msgspec.json.decode((await socket.receive(timeout=0.15)).data))
-    return heard
 
 
 @pytest.mark.recorded
@@ -52,18 +38,22 @@ async def test_the_candle_stream_is_the_recorded_candles(start: Any, recorded_da
 
 
 async def test_the_clock_publishes_at_its_speed(start: Any, candle_csv: Any) -> None:
-    from tests.services.paper_exchange.conftest import START_MS
-
+    # Twenty seconds of candles: however late this listener comes, some are still ahead.
     clock = ScaledClock(START_MS - 1, 1_200)
-    trader = await start(clock=clock, is_manual=False, markets=candle_csv(*[CALM] * 3))
+    trader = await start(clock=clock, is_manual=False, markets=candle_csv(*[CALM] * 400))
     async with trader.session.ws_connect(trader.urls["ws"] + "/market/ws/btcusdt@kline_1m") as socket:
-        heard = await hear(socket, 7)
-        assert [m["k"]["x"] for m in heard].count(True) == 2
-        assert clock.now_ms() >= heard[-1]["E"]
-        # Candles end; the exchange stops publishing and keeps serving.
-        await drained(socket)
-        assert trader.server.exchange.next_ms is None
-        assert (await trader.order(side="BUY", type="MARKET", quantity="0.1")).body["status"] == "FILLED"
+        heard = await hear(socket, 8)
+    assert [m["k"]["x"] for m in heard].count(True) == 2
+    assert clock.now_ms() >= heard[-1]["E"]
+
+
+async def test_an_exchange_without_more_candles_keeps_serving(start: Any, candle_csv: Any) -> None:
+    clock = ScaledClock(START_MS - 1, 12_000)
+    trader = await start(clock=clock, is_manual=False, markets=candle_csv(*[CALM] * 3))
+    async with asyncio.timeout(PATIENCE_S):
+        while trader.server.exchange.next_ms is not None:
+            await asyncio.sleep(0.01)
+    assert (await trader.order(side="BUY", type="MARKET", quantity="0.1")).body["status"] == "FILLED"
 
 
 async def test_longer_candles_are_made_of_minutes(start: Any, candle_csv: Any) -> None:
@@ -208,10 +198,10 @@ async def test_the_server_pings_and_stops_cleanly(start: Any, candle_csv: Any) -
     trader = await start(markets=candle_csv(CALM), ping_s=0.2)
     url = trader.urls["ws"] + "/market/ws/btcusdt@kline_1m"
     async with trader.session.ws_connect(url, autoping=False) as socket:
-        assert (await socket.receive(timeout=2)).type is aiohttp.WSMsgType.PING
+        assert (await socket.receive(timeout=PATIENCE_S)).type is aiohttp.WSMsgType.PING
         await socket.pong()
         stopping = asyncio.create_task(trader.server.stop())
-        while (message := await socket.receive(timeout=2)).type is aiohttp.WSMsgType.PING:
+        while (message := await socket.receive(timeout=PATIENCE_S)).type is aiohttp.WSMsgType.PING:
             pass
         assert message.type is aiohttp.WSMsgType.CLOSE
         await socket.close()

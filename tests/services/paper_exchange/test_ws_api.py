@@ -18,6 +18,7 @@ from qmtl.services.paper_exchange.faults import FaultKind, FaultRule
 from qmtl.services.paper_exchange.settings import PaperExchangeConfig
 from qmtl.services.paper_exchange.ws_api import check_ws_signature
 from tests.services.paper_exchange.conftest import START_MS, Caller, Start
+from tests.services.paper_exchange.listening import PATIENCE_S
 
 ORDER = {"symbol": "BTCUSDT", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": "0.01"}
 
@@ -34,7 +35,7 @@ class Line:
         return await self.hear()
 
     async def hear(self) -> dict[str, Any]:
-        answer: dict[str, Any] = await self.socket.receive_json(timeout=5)
+        answer: dict[str, Any] = await self.socket.receive_json(timeout=PATIENCE_S)
         return answer
 
     async def speak(self, method: str, secret: str = "paper", **params: Any) -> dict[str, Any]:
@@ -108,7 +109,7 @@ async def test_a_listen_key_opened_here_carries_events(start: Start) -> None:
     assert (await line.ask("userDataStream.ping", apiKey="paper"))["result"] == {"listenKey": key}
     stream = await line.caller.session.ws_connect(f"{line.caller.urls['ws']}/private/ws/{key}")
     await line.speak("order.place", **ORDER, price="58000")
-    assert (await stream.receive_json(timeout=5))["e"] == "ORDER_TRADE_UPDATE"
+    assert (await stream.receive_json(timeout=PATIENCE_S))["e"] == "ORDER_TRADE_UPDATE"
     assert (await line.ask("userDataStream.stop", apiKey="paper"))["result"] == {}
 
 
@@ -182,7 +183,9 @@ async def test_stopping_the_exchange_ends_the_connections() -> None:
             await session.ws_connect(urls["ws"] + path) for path in ("/ws-fapi/v1", "/ws", "/ws-api/v3")
         ]
         await server.stop()
-        assert {(await socket.receive(timeout=5)).type for socket in sockets} == {aiohttp.WSMsgType.CLOSE}
+        assert {(await socket.receive(timeout=PATIENCE_S)).type for socket in sockets} == {
+            aiohttp.WSMsgType.CLOSE
+        }
 
 
 @given(

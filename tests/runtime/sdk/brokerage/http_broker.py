@@ -28,6 +28,7 @@ class Book:
         self.status = "open"
         self.dedup = False
         self.hidden = 0
+        self.is_held = True
 
     def take(self, method: str) -> str:
         steps = self.plan.get(method) or []
@@ -66,6 +67,10 @@ class Broker:
         if step == "twice":
             book.book(body, key)
             step = "ok"
+        if step == "hold":
+            while book.is_held:
+                await asyncio.sleep(0.005)
+            return web.Response(status=504)
         if step == "wait":
             await asyncio.sleep(float(argument or 30))
             return web.Response(status=504)
@@ -162,10 +167,10 @@ class BookHandle:
 
     def set(self, **settings: Any) -> None:
         data = json.dumps(settings).encode()
-        urllib.request.urlopen(urllib.request.Request(self._admin, data, method="PUT"), timeout=5).close()
+        urllib.request.urlopen(urllib.request.Request(self._admin, data, method="PUT"), timeout=60).close()
 
     def _state(self) -> dict[str, Any]:
-        with urllib.request.urlopen(self._admin, timeout=5) as answer:
+        with urllib.request.urlopen(self._admin, timeout=60) as answer:
             state: dict[str, Any] = json.load(answer)
         return state
 
