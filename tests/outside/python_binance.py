@@ -7,7 +7,15 @@ from binance import AsyncClient, BinanceSocketManager
 from binance.exceptions import BinanceAPIException
 from binance.ws.reconnecting_websocket import ReconnectingWebsocket
 
-from tests.outside.report import Report, arguments, candle_facts, run_async, user_facts, wait_for_async
+from tests.outside.report import (
+    WAIT_S,
+    Report,
+    arguments,
+    candle_facts,
+    run_async,
+    user_facts,
+    wait_for_async,
+)
 
 SYMBOL = "BTCUSDT"
 
@@ -47,13 +55,13 @@ class Session:
     async def streams(self, sockets: Any) -> None:
         with self.report.step("kline_stream") as facts:
             async with sockets.futures_multiplex_socket([f"{SYMBOL.lower()}@kline_1m"]) as stream:
-                got = [await asyncio.wait_for(stream.recv(), 20) for _ in range(2)]
+                got = [await asyncio.wait_for(stream.recv(), WAIT_S) for _ in range(2)]
             last = got[-1]["data"]
             facts["symbol"], facts["interval"] = last["s"], last["k"]["i"]
             facts["messages"], facts["close"] = len(got), float(last["k"]["c"])
         with self.report.step("continuous_kline_stream") as facts:
             async with sockets.kline_futures_socket(SYMBOL) as stream:
-                message = await asyncio.wait_for(stream.recv(), 20)
+                message = await asyncio.wait_for(stream.recv(), WAIT_S)
             facts["event"], facts["pair"] = message["e"], message["ps"]
             facts["close"] = float(message["k"]["c"])
 
@@ -206,14 +214,14 @@ class Session:
         with self.report.step("spot") as facts:
             facts["candles"] = len(await client.get_klines(symbol=SYMBOL, interval="1m", limit=20))
             async with sockets.kline_socket(SYMBOL, "1m") as stream:
-                facts["stream"] = (await asyncio.wait_for(stream.recv(), 20))["k"]["i"]
+                facts["stream"] = (await asyncio.wait_for(stream.recv(), WAIT_S))["k"]["i"]
             async with sockets.user_socket() as stream:
                 placed = await client.create_order(
                     symbol=SYMBOL, side="BUY", type="MARKET", quantity=0.002, newClientOrderId="outside-spot"
                 )
                 facts["status"] = placed["status"]
                 while not any(event["e"] == "executionReport" and event["X"] == "FILLED" for event in told):
-                    told.append(await asyncio.wait_for(stream.recv(), 20))
+                    told.append(await asyncio.wait_for(stream.recv(), WAIT_S))
             facts["events"] = sorted({event["e"] for event in told})
             facts["base"] = float((await client.get_asset_balance("BTC"))["free"])
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from itertools import pairwise
 from typing import Any
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 """Nothing the exchange owes a client takes longer than this."""
 
 

@@ -17,6 +17,7 @@ from qmtl.runtime.sdk.brokerage.result import (
     VenueUnavailable,
 )
 from qmtl.runtime.sdk.oco import OCOOrder
+from tests.processor_time import STANDARD, processor_s
 from tests.runtime.sdk.brokerage.http_broker import BookHandle
 from tests.runtime.sdk.brokerage.orders import buy, client_of
 
@@ -46,17 +47,13 @@ def test_02_a_pair_completes_and_cancels() -> None:
 
 def test_02_the_import_is_fast_and_light() -> None:
     code = (
-        "import sys, time; t = time.perf_counter()\n"
+        "import sys\n"
         "from qmtl.runtime.sdk import FakeBrokerageClient\n"
-        "print(time.perf_counter() - t, sorted({'ccxt', 'aiohttp', 'pandas', 'polars'} & set(sys.modules)))"
+        "print(sorted({'ccxt', 'aiohttp', 'pandas', 'polars'} & set(sys.modules)))"
     )
-    took = []
-    for _ in range(2):
-        answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds, _, loaded = answer.stdout.partition(" ")
-        assert loaded.strip() == "[]"
-        took.append(float(seconds))
-    assert min(took) < 0.6
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+    assert processor_s(code) < 5 * processor_s(STANDARD)
 
 
 def test_a_repeated_client_id_is_the_first_record() -> None:
