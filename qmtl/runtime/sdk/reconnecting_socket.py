@@ -18,6 +18,8 @@ HEARTBEAT_S = 10.0
 
 # A half-open peer never answers the closing handshake: its silence must not hold us up.
 _CLOSE_SOON = aiohttp.ClientWSTimeout(ws_close=0.5)
+# What has arrived is read without waiting; whoever handles the frames needs a turn before thousands are read.
+_FRAMES_A_TURN = 256
 Socket = aiohttp.ClientWebSocketResponse[Literal[False]]
 _log = structlog.get_logger("qmtl.socket")
 
@@ -164,14 +166,23 @@ class ReconnectingSocket:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _read(self, socket: Socket) -> str:
-        take = self._take
+        take, left = self._take, _FRAMES_A_TURN
         async for message in socket:
             if message.type is aiohttp.WSMsgType.TEXT:
                 take(message.data)
+            left -= 1
+            if not left:
+                await asyncio.sleep(0)
+                left = _FRAMES_A_TURN
         return _describe_end(socket)
 
     async def _read_watched(self, socket: Socket, watch: SocketWatch) -> str:
+        left = _FRAMES_A_TURN
         async for message in socket:
+            left -= 1
+            if not left:
+                await asyncio.sleep(0)
+                left = _FRAMES_A_TURN
             kind = message.type
             is_data = kind is aiohttp.WSMsgType.TEXT or kind is aiohttp.WSMsgType.BINARY
             watch.heard(is_data=is_data, is_pong=kind is aiohttp.WSMsgType.PONG)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import structlog
@@ -11,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from qmtl.runtime.sdk.backoff import Reconnect
 from qmtl.runtime.sdk.brokerage.result import VenueUnavailable
 from qmtl.runtime.sdk.brokerage.send_policy import HttpStatusError
-from qmtl.runtime.sdk.reconnecting_socket import ReconnectingSocket
+from qmtl.runtime.sdk.reconnecting_socket import _FRAMES_A_TURN, ReconnectingSocket
 from tests.runtime.leap_clock import LeapClock, MidRandom
 
 LISTEN_KEY = "planted-listen-key-7"
@@ -38,7 +40,7 @@ class Wire:
 
 
 async def play(
-    *script: int | list[str], max_retries: int | None = None
+    *script: int | list[str], max_retries: int | None = None, beside: Callable[[list[bytes]], object] = len
 ) -> tuple[list[bytes], list[str], str]:
     """Run a socket against the script; return its frames, its breaks and how it ended."""
     app = web.Application()
@@ -66,7 +68,8 @@ async def play(
         task = asyncio.create_task(socket.run())
         wanted = sum(len(step) for step in script if isinstance(step, list))
         while not task.done() and len(frames) < wanted:
-            await asyncio.sleep(0.002)
+            beside(frames)
+            await asyncio.sleep(0)
         ending = ""
         if task.done():
             ending = str(task.exception())
@@ -84,6 +87,12 @@ async def test_it_comes_back_after_refusals_and_closes() -> None:
     assert breaks[0].startswith("HTTP 503")
     assert "closed by the peer" in breaks[1]
     assert LISTEN_KEY not in json.dumps([breaks, logs], default=str)
+
+
+async def test_whoever_handles_a_flood_gets_a_turn_before_all_of_it_is_read() -> None:
+    seen = [0]
+    await play(["{}"] * 20_000, beside=lambda frames: seen.append(len(frames)))
+    assert max(after - before for before, after in pairwise(seen)) <= 2 * _FRAMES_A_TURN
 
 
 async def test_a_spent_budget_ends_it() -> None:
