@@ -244,18 +244,18 @@ async def test_the_gateway_is_asked_and_its_stream_followed() -> None:
 
 async def test_equal_sequences_from_the_gateway_renew_and_lower_ones_deny() -> None:
     async with gateway() as server:
-        gate = ActivationManager(server.url, world_id="w", strategy_id="s", clock=FastClock(200))
+        gate = ActivationManager(server.url, world_id="w", strategy_id="s", clock=FastClock(50))
         await gate.start()
         await until(lambda: len(server.tokens) >= 12)
-        assert gate.allow_order(BUY)
+        await until(lambda: gate.allow_order(BUY))
         server.activation["short"]["sequence"] = 0
-        await until(gate.is_stale)
-        assert "no sense" in gate.explain(BUY)
+        await until(lambda: "no sense" in gate.explain(BUY))
+        assert gate.is_stale()
         server.activation["short"]["sequence"] = 2
         await until(lambda: gate.allow_order(BUY))
         server.statuses["activation"] = 503
-        await until(gate.is_stale)
-        assert "no word" in gate.explain(BUY)
+        await until(lambda: "no word" in gate.explain(BUY))
+        assert gate.is_stale()
         await gate.stop()
 
 

@@ -113,7 +113,8 @@ async def test_36_a_token_is_sent_anew_thirty_seconds_before_it_expires(
         assert server.tokens == [f"Bearer {tokens[0]}"]
     at_s, message = heard[0]
     assert message == {"type": "refresh", "token": tokens[1]}
-    assert 19 <= at_s <= 28
+    # Twenty seconds after it began, and what three real ones of a busy machine are on this clock.
+    assert 19 <= at_s <= 20 + 3 * clock.pace
     assert is_file or len(asked_s) == 2
 
 
