@@ -51,8 +51,8 @@ def prepare(candles: Candles, options: Mapping[str, Any]) -> Any:
             upon_long_conflict="opposite", upon_short_conflict="opposite", upon_dir_conflict="ignore",
             engine=options.get("engine", "rust"),
         )  # fmt: skip
-        # Trades with their profits, and equity at every close: what both sides are asked for.
-        return portfolio, portfolio.exit_trades.records, portfolio.value()
+        # Trades with profits, as a bare array, and equity at every close: what both sides are asked for.
+        return portfolio, portfolio.exit_trades.records_arr, portfolio.value()
 
     return work
 
@@ -62,7 +62,7 @@ def read(result: Any) -> Outcome:
     closed = records[records["status"] == 1]
     direction = np.where(closed["direction"] == 0, 1, -1)
     columns = ("entry_idx", "exit_idx", "entry_price", "exit_price", "pnl")
-    entry_row, exit_row, entry, leave, profit = (closed[name].to_numpy() for name in columns)
+    entry_row, exit_row, entry, leave, profit = (closed[name] for name in columns)
     rows = np.column_stack((entry_row, exit_row, direction, entry, leave, profit))
     return Outcome(rows, len(portfolio.wrapper.columns) if portfolio.wrapper.ndim > 1 else 1)
 

@@ -6,9 +6,9 @@ one bar are neither, an entry in a position counts only where the same bar exits
 Prices, lots and money are whole numbers inside (`kernel_loop`), so results are exact.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, partial
 from math import gcd, isnan
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -95,21 +95,37 @@ class Funding(NamedTuple):
     mark: Floats
 
 
+class Curve(NamedTuple):
+    """Equity as it is asked for: `draw(unit, out)` writes `size` values, money of the kernel times `unit`."""
+
+    size: int
+    draw: Callable[[float, Floats | Whole], Any]
+
+
 class KernelRun(NamedTuple):
     """One run: trades as whole numbers by `kernel_loop` column, equity at the marks, counts of events."""
 
     market: "KernelMarket"
     trades: Whole
-    equity_money: Whole
+    curve: Curve
     conflicts: int
     refusals: int
     bars_held: int
     turnover_money: int
 
     @property
+    def equity_money(self) -> Whole:
+        """Equity in money steps at the closes of the rows asked for."""
+        drawn = np.empty(self.curve.size, np.int64)
+        self.curve.draw(1, drawn)
+        return drawn
+
+    @property
     def equity(self) -> Floats:
         """Equity in quote units at the closes of the rows asked for."""
-        return np.multiply(self.equity_money, float(self.market.money_step), dtype=np.float64)
+        drawn = np.empty(self.curve.size)
+        self.curve.draw(float(self.market.money_step), drawn)
+        return drawn
 
     @property
     def turnover(self) -> float:
@@ -118,11 +134,9 @@ class KernelRun(NamedTuple):
 
     def profits(self) -> Floats:
         """Profit of each closed trade after fees and funding, quote units."""
-        closed = self.trades[self.trades[:, 1] >= 0]
-        gross = closed[:, 2] * closed[:, 3] * (closed[:, 5] - closed[:, 4]) * self.market.value
-        profit = gross - closed[:, 6] + closed[:, 7]
-        money: Floats = np.multiply(profit, float(self.market.money_step), dtype=np.float64)
-        return money
+        from qmtl.engine.kernel_loop import earn
+
+        return earn(self.trades, self.market.value, float(self.market.money_step))
 
 
 class KernelMarket:
@@ -290,18 +304,19 @@ def run(
     funding[:, 0] -= begin
     room = int(np.count_nonzero(cut.long) + np.count_nonzero(cut.short)) + 1
     trades = np.empty((room, kernel_loop.TRADE_COLUMNS), np.int64)
-    equity = np.empty(marks.size, np.int64)
+    money = np.empty(marks.size, np.int64)
     counts = np.zeros(kernel_loop.COUNTERS, np.int64)
     kernel_loop.trade(
         market.open[begin:end], market.high[begin:end], market.low[begin:end], market.close[begin:end],
         cut.long, cut.short, cut.exit_long, cut.exit_short,
-        terms, market.squares[begin:end], funding, marks, trades, equity, counts,
+        terms, market.squares[begin:end], funding, marks, trades, money, counts,
     )  # fmt: skip
     conflicts, refusals, bars_held, turnover, closed, is_open, ruined = counts.tolist()
     if ruined:
         when = np.datetime64(int(market.candles.open_ms[begin + ruined - 1]), "ms")
         raise KernelError(f"a position may be liquidated in the bar of {when}; the event tier knows")
-    return KernelRun(market, trades[: closed + is_open], equity, conflicts, refusals, bars_held, turnover)
+    curve = Curve(marks.size, partial(np.multiply, money))
+    return KernelRun(market, trades[: closed + is_open], curve, conflicts, refusals, bars_held, turnover)
 
 
 def compile_kernel() -> None:
@@ -316,7 +331,8 @@ def compile_kernel() -> None:
     numbers: dict[str, Any] = {
         name: 1.0 if kind is float else 1 for name, kind in kernel_loop.Terms.__annotations__.items()
     }
-    trades = np.empty((1, kernel_loop.TRADE_COLUMNS), np.int64)
+    trades = np.zeros((1, kernel_loop.TRADE_COLUMNS), np.int64)
+    kernel_loop.earn(trades, 1, 1.0)
     kernel_loop.trade(
         steps, steps, steps, steps, none, none, none, none, kernel_loop.Terms(**numbers), np.ones(2),
         np.empty((0, 3), np.int64), steps[:0], trades, steps, np.zeros(kernel_loop.COUNTERS, np.int64),

@@ -98,6 +98,23 @@ def _portion(value: int, fraction: int) -> tuple[int, int]:
 
 
 @njit(cache=True, nogil=True)
+def earn(trades: Whole, value: int, unit: float) -> Floats:
+    """Return the profit of each closed trade after fees and funding, money times `unit`.
+
+    `value` is that of `Terms`. Only the last trade may be open.
+    """
+    count = trades.shape[0]
+    if count and trades[count - 1, EXIT_ROW] < 0:
+        count -= 1
+    earned = np.empty(count)
+    for at in range(count):
+        trade = trades[at]
+        gross = trade[DIRECTION] * trade[LOTS] * (trade[EXIT] - trade[ENTRY]) * value
+        earned[at] = (gross - trade[FEES] + trade[FUNDING]) * unit
+    return earned
+
+
+@njit(cache=True, nogil=True)
 def level(entry: int, fraction: int, direction: int, tick: int) -> int:
     """Return the price `fraction` of `entry` above (1) or below (-1) it, on the next tick toward it."""
     away, _ = _portion(entry, fraction)

@@ -1,7 +1,8 @@
 """The close form of the Bollinger rules compiled; import it where a run begins, numba is slow.
 
-One loop reads from the bands what each bar would allow, without a branch that prices decide: roots and
-quotients then overlap. A second loop follows position, stop and target over what the first one wrote.
+Bands are read block by block: sums first, one after the other, then roots, quotients and comparisons of the
+whole block, which the processor does several at a time where each row stands for itself. A second loop
+follows position, stop and target over what the first one wrote.
 
 Every float operation is that of `core.indicator.RollingMoments` and `trader.close_form.CloseForm`, in their
 order and without contraction, so that both make the same trades to the last bit.
@@ -14,6 +15,21 @@ import numpy.typing as npt
 from numba import njit
 
 from qmtl.core.indicator import CANCELLED
+from qmtl.engine.kernel_loop import (
+    DIRECTION,
+    ENTRY,
+    ENTRY_ROW,
+    EXIT,
+    EXIT_ROW,
+    FEES,
+    FUNDING,
+    LOTS,
+    OPEN,
+    REASON,
+    SIGNAL,
+    Terms,
+    fee_of,
+)
 
 Floats = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -21,122 +37,254 @@ Codes = npt.NDArray[np.uint8]
 
 LONG, SHORT, BACK_LONG, BACK_SHORT = 1, 2, 4, 8
 """Bits of a bar: an entry is there; a close came back from beyond the outer band."""
+WAS_ABOVE, WAS_BELOW = LONG << 4, SHORT << 4
+"""Bits inside a block: the close before was beyond its inner band, which forbids the entry of that side."""
+BLOCK = 512
+"""Rows judged together: their sums stay in the processor's first cache."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _sum_anew(closes: Floats, row: int, window: int) -> tuple[float, float, float, float, float]:
-    """Return anchor, sum, sum of squares, mean and deviation of the window that ends at `row`."""
+def _sum_anew(closes: Floats, row: int, window: int) -> tuple[float, float, float]:
+    """Return anchor, sum and sum of squares of the window that ends at `row`."""
     anchor = closes[row]
     total = squares = 0.0
-    for at in range(row - window + 1, row + 1):
-        difference = closes[at] - anchor
+    for close in closes[row - window + 1 : row + 1]:
+        difference = close - anchor
         total += difference
         squares += difference * difference
-    mean = total / window
-    spread = squares - total * mean
-    std = sqrt(spread / (window - 1)) if spread > 0.0 else 0.0
-    return anchor, total, squares, anchor + mean, std
+    return anchor, total, squares
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def read_bands(closes: Floats, numbers: Rows, window: int, inner: float, outer: float, codes: Codes) -> None:
-    """Write what the bands of the bar before allow at each close from row `window` on.
+# Inlined: as a call its five arrays cost as much as the additions.
+@njit(cache=True, nogil=True, error_model="numpy", inline="always")
+def _slide(
+    now: Floats, leaving: Floats, anchor: float, total: float, squares: float, ahead: float,
+    anchors: Floats, totals: Floats, sums: Floats,
+) -> tuple[float, float, float, float]:  # fmt: skip
+    """Write anchor, sum and squares of each window that takes in the next of `now` for one `leaving`.
 
-    `numbers` are bar numbers since the epoch, or the first alone where no bar is missing.
+    Returns the last sum and squares, and those of `now` around `ahead`: two chains of additions at once
+    take the time of one.
     """
-    is_gapless = numbers.size == 1
-    freedom = window - 1
-    anchor, total, squares, mean, std = _sum_anew(closes, freedom, window)
-    phase = (numbers[0] + freedom) % window
-    last = closes[freedom]
-    was_above = was_below = False
-    for row in range(window, closes.size):
-        close = closes[row]
-        near, far = inner * std, outer * std
-        upper, lower = mean + near, mean - near
-        over, under = mean + far, mean - far
-        above, below = last > upper, last < lower
-        code = LONG * ((close > upper) & (not (above | was_above)))
-        code |= SHORT * ((close < lower) & (not (below | was_below)))
-        code |= BACK_LONG * ((last > over) & (over >= close))
-        code |= BACK_SHORT * ((last < under) & (under <= close))
-        codes[row] = code
-        was_above, was_below, last = above, below, close
-        phase = (phase + 1 if phase < freedom else 0) if is_gapless else numbers[row] % window
-        if not phase:
-            anchor, total, squares, mean, std = _sum_anew(closes, row, window)
-            continue
-        new, old = close - anchor, closes[row - window] - anchor
+    total_ahead = squares_ahead = 0.0
+    for at in range(now.size):
+        close = now[at]
+        new, old = close - anchor, leaving[at] - anchor
         difference = new - old
         total += difference
         squares += difference * (new + old)
-        middle = total / window
-        spread = squares - total * middle
-        if spread > (squares + old * old) * CANCELLED:
-            mean = anchor + middle
-            std = sqrt(spread / freedom)
-        elif new != 0.0 or old != 0.0 or total != 0.0 or squares != 0.0:
-            anchor, total, squares, mean, std = _sum_anew(closes, row, window)
-        else:
-            mean, std = anchor, 0.0
+        anchors[at], totals[at], sums[at] = anchor, total, squares
+        difference = close - ahead
+        total_ahead += difference
+        squares_ahead += difference * difference
+    return total, squares, total_ahead, squares_ahead
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def follow(closes: Floats, codes: Codes, first: int, stop: float, target: float, trades: Rows) -> int:
-    """Write (entry row, exit row, direction) of each trade into `trades`; return how many there are.
+def _sum_with_care(
+    closes: Floats, times: Rows, interval_ms: int, window: int, begin: int, end: int,
+    anchor: float, total: float, squares: float, anchors: Floats, totals: Floats, sums: Floats,
+) -> tuple[float, float, float]:  # fmt: skip
+    """Write the sums of a block in which some cancel: those are summed anew. Returns the last ones."""
+    for row in range(begin, end):
+        new, old = closes[row] - anchor, closes[row - window] - anchor
+        difference = new - old
+        total += difference
+        squares += difference * (new + old)
+        spread = squares - total * (total / window)
+        is_flat = new == 0.0 and old == 0.0 and total == 0.0 and squares == 0.0
+        is_kept = spread > (squares + old * old) * CANCELLED or is_flat
+        if not is_kept or times[row] // interval_ms % window == 0:
+            anchor, total, squares = _sum_anew(closes, row, window)
+        anchors[row - begin], totals[row - begin], sums[row - begin] = anchor, total, squares
+    return anchor, total, squares
 
-    `stop` and `target` are fractions of the entry. A position still open at the end is the last trade, with
-    exit row -1.
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _find_multiple(times: Rows, interval_ms: int, window: int, row: int, on_multiple: int) -> tuple[int, int]:
+    """Return the first row after `row` at or past the next multiple of `window`, and 1 if it is on it.
+
+    `on_multiple` says the same of `row`. Past the last row there is none.
     """
-    count = held = entry_row = 0
-    floor = ceiling = 0.0
-    back = 0
-    for row in range(first, closes.size):
-        code = codes[row]
-        if held:
-            close = closes[row]
-            # Stop and target are the ends of the calm range, whichever way the position points.
-            if code & back or close <= floor or close >= ceiling:
-                trades[count, 0], trades[count, 1], trades[count, 2] = entry_row, row, held
-                count += 1
-                held = 0
-        elif code & (LONG | SHORT):
-            held, back = (1, BACK_LONG) if code & LONG else (-1, BACK_SHORT)
-            entry_row, entry = row, closes[row]
-            one, other = entry * (1.0 - held * stop), entry * (1.0 + held * target)
-            floor, ceiling = min(one, other), max(one, other)
-    if held:
-        trades[count, 0], trades[count, 1], trades[count, 2] = entry_row, -1, held
+    ahead = row + window
+    # Most often no bar is missing, and no division is needed.
+    if on_multiple and ahead < times.size and times[ahead] - times[row] == window * interval_ms:
+        return ahead, 1
+    due = (times[row] // interval_ms // window + 1) * window
+    row += 1
+    while row < times.size and times[row] < due * interval_ms:
+        row += 1
+    return row, int(row < times.size and times[row] // interval_ms % window == 0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _find_moments(
+    leaving: Floats, anchors: Floats, totals: Floats, sums: Floats, window: int,
+    means: Floats, deviations: Floats,
+) -> bool:  # fmt: skip
+    """Write mean and deviation of each window; tell whether the squares of one have cancelled."""
+    freedom, doubtful = window - 1, 0
+    for at in range(leaving.size):
+        middle = totals[at] / window
+        spread = sums[at] - totals[at] * middle
+        means[at] = anchors[at] + middle
+        deviations[at] = sqrt(spread / freedom) if spread > 0.0 else 0.0
+        old = leaving[at] - anchors[at]
+        doubtful += not spread > (sums[at] + old * old) * CANCELLED
+    return doubtful > 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _judge(
+    now: Floats, before: Floats, means: Floats, deviations: Floats, inner: float, outer: float, bits: Codes
+) -> None:
+    """Write how each close and the one before stand to the bands of the bar before."""
+    for at in range(now.size):
+        close, last = now[at], before[at]
+        mean, near, far = means[at], inner * deviations[at], outer * deviations[at]
+        upper, lower = mean + near, mean - near
+        over, under = mean + far, mean - far
+        code = LONG * (close > upper)
+        code |= SHORT * (close < lower)
+        code |= BACK_LONG * ((last > over) & (over >= close))
+        code |= BACK_SHORT * ((last < under) & (under <= close))
+        code |= WAS_ABOVE * (last > upper)
+        code |= WAS_BELOW * (last < lower)
+        bits[at] = code
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _allow(bits: Codes, bits_before: Codes, codes: Codes) -> int:
+    """Write codes without the entries that either of the two closes before forbids; return how many stay."""
+    entries = 0
+    for at in range(bits.size):
+        code = bits[at] & ~((bits[at] | bits_before[at]) >> 4)
+        codes[at] = code
+        entries += (code & (LONG | SHORT)) != 0
+    return entries
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def read_bands(
+    closes: Floats, times: Rows, interval_ms: int, window: int, inner: float, outer: float, codes: Codes
+) -> int:
+    """Write what the bands of the bar before allow at each close from row `window` on.
+
+    `times` are those of the opens, ascending. Returns how many rows allow an entry.
+    """
+    anchors, totals, sums = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
+    # Each block begins with what the one before knew last: a row is judged by the bands of the row before.
+    means, deviations, bits = np.empty(BLOCK + 1), np.empty(BLOCK + 1), np.zeros(BLOCK + 1, np.uint8)
+    anchor, total, squares = _sum_anew(closes, window - 1, window)
+    anchors[0], totals[0], sums[0] = anchor, total, squares
+    _find_moments(closes[:1], anchors, totals, sums, window, means, deviations)
+    multiple, on_multiple = _find_multiple(times, interval_ms, window, window - 1, 0)
+    entries, slid, total_ahead, squares_ahead = 0, 0, 0.0, 0.0
+    for begin in range(window, closes.size, BLOCK):
+        end = min(begin + BLOCK, closes.size)
+        count, row, first = end - begin, begin, (anchor, total, squares)
+        while row < end:
+            if row == multiple:
+                if on_multiple:
+                    anchor, total, squares = closes[row], total_ahead, squares_ahead
+                    if slid != window - 1:
+                        anchor, total, squares = _sum_anew(closes, row, window)
+                    at = row - begin
+                    anchors[at], totals[at], sums[at] = anchor, total, squares
+                    row += 1
+                multiple, on_multiple = _find_multiple(times, interval_ms, window, multiple, on_multiple)
+            until, at = min(multiple, end), row - begin
+            total, squares, total_ahead, squares_ahead = _slide(
+                closes[row:until], closes[row - window : until - window], anchor, total, squares,
+                closes[min(multiple, closes.size - 1)], anchors[at:], totals[at:], sums[at:],
+            )  # fmt: skip
+            row, slid = until, until - row
+        leaving = closes[begin - window : end - window]
+        if _find_moments(leaving, anchors, totals, sums, window, means[1:], deviations[1:]):
+            anchor, total, squares = _sum_with_care(
+                closes, times, interval_ms, window, begin, end, *first, anchors, totals, sums
+            )
+            _find_moments(leaving, anchors, totals, sums, window, means[1:], deviations[1:])
+        _judge(closes[begin:end], closes[begin - 1 : end - 1], means, deviations, inner, outer, bits[1:])
+        entries += _allow(bits[1 : count + 1], bits, codes[begin:end])
+        means[0], deviations[0], bits[0] = means[count], deviations[count], bits[count]
+    return entries
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def follow(
+    closes: Floats, scale: float, codes: Codes, first: int, stop: float, target: float, lots: int,
+    terms: Terms, trades: Rows,
+) -> tuple[int, int, int]:  # fmt: skip
+    """Write the trades as kernel rows; return how many, the bars they held, and the sum of their prices.
+
+    `stop` and `target` are fractions of the entry, `scale` is price steps a unit. A position still open at
+    the end is the last trade, with exit row -1.
+    """
+    count = bars = prices = 0
+    row, rows = first, closes.size
+    while True:
+        while row < rows and not codes[row] & (LONG | SHORT):
+            row += 1
+        if row >= rows:
+            return count, bars, prices
+        held, back = (1, BACK_LONG) if codes[row] & LONG else (-1, BACK_SHORT)
+        begin, entry = row, closes[row]
+        one, other = entry * (1.0 - held * stop), entry * (1.0 + held * target)
+        # Stop and target are the ends of the calm range, whichever way the position points.
+        floor, ceiling = min(one, other), max(one, other)
+        row += 1
+        while row < rows and not (codes[row] & back or closes[row] <= floor or closes[row] >= ceiling):
+            row += 1
+        price = int(np.rint(entry * scale))
+        fees = fee_of(price, lots, terms.taker_up, terms.fee_down, terms.fee_step)
+        trade = trades[count]
+        trade[ENTRY_ROW], trade[DIRECTION], trade[LOTS], trade[ENTRY] = begin, held, lots, price
+        trade[FUNDING] = 0
+        bars += row - begin
+        prices += price
         count += 1
-    return count
+        if row >= rows:
+            trade[EXIT_ROW], trade[EXIT], trade[FEES], trade[REASON] = -1, 0, fees, OPEN
+            return count, bars, prices
+        price = int(np.rint(closes[row] * scale))
+        fees += fee_of(price, lots, terms.taker_up, terms.fee_down, terms.fee_step)
+        trade[EXIT_ROW], trade[EXIT], trade[FEES], trade[REASON] = row, price, fees, SIGNAL
+        prices += price
+        row += 1
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def draw_equity(
-    closes: Floats, scale: float, value: int, trades: Rows, entry_fees: Rows, wallet: int, equity: Rows
+    closes: Floats,
+    scale: float,
+    trades: Rows,
+    terms: Terms,
+    marks: Rows,
+    unit: float,
+    equity: Floats | Rows,
 ) -> None:
-    """Write the equity at every close, money of the kernel; `trades` are kernel rows in order."""
-    row = 0
-    for at in range(trades.shape[0]):
-        begin, exit_row = trades[at, 0], trades[at, 1]
-        end = exit_row if exit_row >= 0 else closes.size
-        held = trades[at, 2] * trades[at, 3] * value
-        base = wallet - entry_fees[at] - held * trades[at, 4]
-        equity[row:begin] = wallet
-        for number in range(begin, end):
-            equity[number] = base + held * int(np.rint(closes[number] * scale))
-        wallet += held * (trades[at, 5] - trades[at, 4]) - trades[at, 6]
-        row = end
-    equity[row:] = wallet
+    """Write the equity at the closes of `marks`, or of every row where `equity` has no `marks`.
 
-
-def scan(
-    closes: Floats, numbers: Rows, window: int, inner: float, outer: float,
-    stop: float, target: float, trades: Rows,
-) -> int:  # fmt: skip
-    """Return how many trades were written into `trades`; see `read_bands` and `follow`."""
-    if closes.size <= window:
-        return 0
-    codes = np.empty(closes.size, np.uint8)
-    read_bands(closes, numbers, window, inner, outer, codes)
-    return int(follow(closes, codes, window, stop, target, trades))
+    It is money of the kernel times `unit`; `trades` are kernel rows, `marks` row numbers, both ascending.
+    """
+    cash, held, fee, at, is_open = terms.wallet, 0, 0, 0, False
+    never = closes.size
+    due = trades[0, ENTRY_ROW] if trades.shape[0] else never
+    for number in range(equity.size):
+        row = marks[number] if marks.size else number
+        while row >= due:
+            trade = trades[at]
+            value = trade[DIRECTION] * trade[LOTS] * terms.value
+            if is_open:
+                cash += value * trade[EXIT] - (trade[FEES] - fee)
+                held = 0
+                at += 1
+                due = trades[at, ENTRY_ROW] if at < trades.shape[0] else never
+            else:
+                fee = fee_of(trade[ENTRY], trade[LOTS], terms.taker_up, terms.fee_down, terms.fee_step)
+                cash -= value * trade[ENTRY] + fee
+                held = value
+                due = trade[EXIT_ROW] if trade[EXIT_ROW] >= 0 else never
+            is_open = not is_open
+        equity[number] = (cash + held * int(np.rint(closes[row] * scale))) * unit

@@ -14,6 +14,7 @@ from qmtl.core.fees import MakerTakerFeeModel
 from qmtl.engine.kernel import Candles, Conditions, KernelMarket
 from qmtl.trader.close_form import CloseForm, CloseFormParams
 from qmtl.trader.close_form_kernel import run_close_form, run_close_forms
+from qmtl.trader.close_form_scan import BLOCK
 from tests.engine.two_tiers import equity_of_kernel, rows_of_kernel, run_events, walk
 from tests.trader.candles import read_candles
 from tests.trader.desk import BTC
@@ -55,16 +56,26 @@ def test_12_close_form_equals_the_event_tier_and_the_bare_loop_on_recorded_candl
     target=st.floats(0.0002, 0.01),
     taker=st.sampled_from(["0.0004", "0.00045", "0", "-0.0001", "0.00032175"]),
     quantity=st.sampled_from(["1", "0.013", "0.25"]),
+    rows=st.sampled_from([150, 150, BLOCK + 37, 2 * BLOCK + 45]),
+    stills=st.integers(0, 3),
 )
 def test_12_close_form_equals_the_event_tier(
-    seed: int, window: int, inner: float, outer: float, stop: float, target: float, taker: str, quantity: str
-) -> None:
+    seed: int, window: int, inner: float, outer: float, stop: float, target: float, taker: str, quantity: str,
+    rows: int, stills: int,
+) -> None:  # fmt: skip
     params = CloseFormParams(
         window=window, inner=inner, outer=outer, stop=stop, target=target, quantity=Decimal(quantity)
     )
     fees = MakerTakerFeeModel(taker=Decimal(taker))
     conditions = Conditions(wallet=Decimal(1_000_000), fees=fees, fill="close")
-    check_equal(walk(seed, 150), params, conditions)
+    candles = walk(seed, rows)
+    close, draw = candles.close.copy(), np.random.default_rng(seed)
+    for at in draw.integers(0, rows, stills):
+        # Squares cancel where a market stands still, or leaves a jump behind.
+        still = slice(at, at + draw.integers(1, 4 * window))
+        close[still] = np.round(close[at] + draw.choice([0.0, 0.1, 9_000.0]), 1)
+    low, high = np.minimum(candles.low, close), np.maximum(candles.high, close)
+    check_equal(candles._replace(close=close, low=low, high=high), params, conditions)
 
 
 def test_closes_that_stand_still_and_jump_are_summed_as_the_event_tier_sums_them() -> None:
