@@ -21,6 +21,7 @@ from qmtl.core.reason import Reason
 from tests.cli.command import environment, qmtl, start, wait_for
 
 KEYS = "candles decisions orders fills open_position wallet pnl fees reconnects state_hash journal"
+SETTLED = ("\nqmtl_ready 1.0\n", "\nqmtl_position{", '\nqmtl_feed_fresh{stream="btcusdt@kline_1m"} 1.0\n')
 
 
 def ask(home: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
@@ -88,12 +89,12 @@ async def test_ctrl_c_ends_cleanly_with_the_last_line(home: Path) -> None:
         assert re.match(r"SYNTHETIC · paper exchange 127\.0\.0\.1:\d+ · BTCUSDT 1m x240", banner)
         await wait_for(home, lambda status: status["counts"]["fills"] > 0)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         lines = out.splitlines()
-        assert re.match(
-            r"\d\d:\d\d:\d\d (LONG|SHORT) 0\.01 BTCUSDT @ [\d,.]+ · why: (above|below) band", lines[0]
-        )
+        # A slow machine may have refused a decision before.
+        trade = r"\d\d:\d\d:\d\d (LONG|SHORT) 0\.01 BTCUSDT @ [\d,.]+ · why: (above|below) band"
+        assert any(re.match(trade, line) for line in lines), out
         assert "loses after fees on recorded data" in lines[-2]
         last = r"entries off · \d+ orders? cancelled · position .* · journal ~/\.qmtl/demo/\d{8}T\d{6}\.db"
         assert re.fullmatch(last, lines[-1])
@@ -153,21 +154,21 @@ async def test_a_running_trader_obeys_the_command_line(home: Path) -> None:
 async def test_health_and_metrics_are_served_while_it_trades(home: Path) -> None:
     supervisor = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     supervisor.bind(str(home / "notify"))
-    supervisor.settimeout(10)
+    supervisor.settimeout(90)
     with supervisor, demo(home, NOTIFY_SOCKET=str(home / "notify")):
         assert [supervisor.recv(64), supervisor.recv(64)] == [b"READY=1", b"WATCHDOG=1"]
         status = await wait_for(home, lambda status: status["is_ready"] and status["positions"])
         async with aiohttp.ClientSession(status["control"]["url"]) as session:
-            for path in ("/healthz", "/readyz"):
-                answer = await session.get(path)
-                assert (answer.status, (await answer.json())["ok"]) == (200, True)
-            # Between the status and this page the position may be gone; the next one comes soon.
-            text = ""
-            for _ in range(300):
-                text = await (await session.get("/metrics")).text()
-                if "qmtl_position{" in text:
-                    break
-                await asyncio.sleep(0.1)
+            answer = await session.get("/healthz")
+            assert (answer.status, (await answer.json())["ok"]) == (200, True)
+            # Between the status and these pages the position may be gone, or a stream late: they come back.
+            async with asyncio.timeout(90):
+                while not (await (await session.get("/readyz")).json())["ok"]:
+                    await asyncio.sleep(0.1)
+                text = ""
+                while not all(sign in text for sign in SETTLED):
+                    await asyncio.sleep(0.1)
+                    text = await (await session.get("/metrics")).text()
             assert (await session.get("/v1/status")).status == 401
             token = (home / ".qmtl" / "run" / f"{status['account']}.token").read_text("ascii").strip()
             headers = {"Authorization": f"Bearer {token}"}
@@ -193,7 +194,7 @@ async def test_a_running_journal_is_read_copied_and_guarded(home: Path) -> None:
         refused = qmtl("restore", copy["backup"], "--journal", journal, home=home)
         assert refused.returncode == 2
         assert f"owned by pid {process.pid} " in refused.stderr
-        code, log = ask(home, "logs", "--last", "1h", "--journal", journal)
+        code, log = ask(home, "logs", "--last", "30d", "--journal", journal)
         assert code == 0
         fill = next(record for record in log["records"] if record["event"] == "OrderFilled")
         life = qmtl("logs", "--order", fill["client_order_id"], "--journal", journal, home=home).stdout

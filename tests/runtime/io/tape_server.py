@@ -1,6 +1,6 @@
 """A paper exchange in a process of its own that prints trades at a rate: arguments are rate and seconds.
 
-It says its address, waits for a line, and prints; a second line ends it.
+It says its address, waits until somebody listens, and prints; a line ends it.
 """
 
 import asyncio
@@ -8,6 +8,7 @@ import sys
 import time
 
 from qmtl.engine.clock import SystemClock
+from qmtl.services.paper_exchange import stream_hub
 from qmtl.services.paper_exchange.app import PaperExchange
 from qmtl.services.paper_exchange.market import Trade
 from qmtl.services.paper_exchange.settings import MarketSettings, PaperExchangeConfig
@@ -18,11 +19,13 @@ SLICES = 100
 
 async def main() -> None:
     rate, seconds = int(sys.argv[1]), float(sys.argv[2])
+    # A reader on a busy machine may fall behind: what it loses is counted, and it is not expelled.
+    stream_hub._BACKLOG = round(rate * seconds)
     config = PaperExchangeConfig(is_manual=True, markets=(MarketSettings(history=10),))
     server = PaperExchange(config, SystemClock())
     print((await server.start())["rest"], flush=True)
-    loop = asyncio.get_running_loop()
-    await loop.run_in_executor(None, sys.stdin.readline)
+    while not any(hub.names_of("btcusdt") for hub in server.exchange.hubs):
+        await asyncio.sleep(1 / SLICES)
     began, total, done = time.monotonic(), round(rate * seconds), 0
     while done < total:
         due = min(total, round((time.monotonic() - began) * rate))
@@ -32,7 +35,7 @@ async def main() -> None:
             server.exchange.print_trades("BTCUSDT", trades)
             done = due
         await asyncio.sleep(1 / SLICES)
-    await loop.run_in_executor(None, sys.stdin.readline)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     await server.stop()
 
 
