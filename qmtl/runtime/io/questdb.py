@@ -59,7 +59,6 @@ _MARKS_QUERY = (
 _COVERAGE_QUERY = f"{_MARKS_QUERY} AND kind != '{FENCE}'"
 # Of fences there is one for each lease there was: only those that matter are fetched.
 _FENCES_QUERY = f"{_MARKS_QUERY} AND kind = '{FENCE}' AND ts < $3 AND end_s > $4"
-_TABLE_QUERY = 'SELECT "walEnabled" AS is_wal FROM tables() WHERE lower(table_name) = lower($1)'
 
 
 class QuestDBStore:
@@ -210,20 +209,19 @@ class QuestDBStore:
                 or f"{_in_url(self._address.host)}:9000"
             )
             at = parse_http(http, self._address)
-            self._wire = QuestDBLink(self._address, at, self._wal_timeout_s, self._rng)
+            tables = (self.table, self._marks_table)
+            self._wire = QuestDBLink(self._address, at, tables, self._wal_timeout_s, self._rng)
         return self._wire
 
     async def _look_up(self, table: str, shape: TableShape) -> bool:
         """Tell whether a table exists; StoreSchemaError when it is not of `shape`."""
         if self._shapes.get(table) is shape:
             return True
-        found = await self._link.fetch(_TABLE_QUERY, table)
-        if not found:
+        found = await self._link.describe(table)
+        if found is None:
             return False
-        columns = await self._link.fetch(
-            f'SELECT "column", type, "upsertKey" FROM (SHOW COLUMNS FROM "{table}")'
-        )
-        check_table(table, shape, (Column(*row) for row in columns), is_wal=found[0]["is_wal"])
+        columns, is_wal = found
+        check_table(table, shape, (Column(*row) for row in columns), is_wal=is_wal)
         self._shapes[table] = shape
         return True
 

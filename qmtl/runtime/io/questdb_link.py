@@ -3,7 +3,7 @@
 import asyncio
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit
@@ -23,9 +23,11 @@ _QUERY_S = 120.0
 _REQUEST_MS = 30_000
 _POLL_S, _POLL_MAX_S = 0.002, 0.1
 _LAG = (
-    'SELECT suspended, "writerTxn" AS written, "sequencerTxn" AS accepted, "errorMessage" AS reason'
-    " FROM wal_tables() WHERE lower(name) = lower($1)"
+    'SELECT name, suspended, "writerTxn" AS written, "sequencerTxn" AS accepted, "errorMessage" AS reason'
+    " FROM wal_tables() WHERE lower(name) IN (lower($1), lower($2))"
 )
+_COLUMNS = 'SELECT "column", type, "upsertKey" FROM (SHOW COLUMNS FROM "{table}")'
+_ABSENT = "table does not exist"
 
 
 class Address(NamedTuple):
@@ -74,11 +76,18 @@ def parse_http(url: str, login: Address) -> Address:
 
 
 class QuestDBLink:
-    """Connections to one server, opened when first needed; not bound to an event loop before that."""
+    """Connections to one server, opened when first needed; not bound to an event loop before that.
 
-    def __init__(self, sql: Address, http: Address, wal_timeout_s: float, rng: Random) -> None:
+    A new connection first waits until `tables`, those that exist, have applied what they have accepted: a
+    server that was killed answers before it has.
+    """
+
+    def __init__(
+        self, sql: Address, http: Address, tables: tuple[str, str], wal_timeout_s: float, rng: Random
+    ) -> None:
         self.sql = sql
         self.http = http
+        self._tables = tables
         self._wal_timeout_s = wal_timeout_s
         # A server takes real time, whatever clock its store is given.
         self._clock: Clock = SystemClock()
@@ -92,11 +101,7 @@ class QuestDBLink:
     async def fetch(self, query: str, *values: Any) -> "list[asyncpg.Record]":
         """Return the rows of a query; asked once more when a pooled connection turns out to be dead."""
         with self._reporting():
-            pool = await self._ready_pool()
-            try:
-                return await pool.fetch(query, *values)
-            except _dropped():
-                return await pool.fetch(query, *values)
+            return await self._fetch(query, *values)
 
     async def execute(self, statement: str) -> None:
         """Run one statement that returns nothing."""
@@ -113,29 +118,50 @@ class QuestDBLink:
         await asyncio.to_thread(self._send, table, rows)
         await self.wait_applied(table)
 
+    async def describe(self, table: str) -> "tuple[list[asyncpg.Record], bool] | None":
+        """Return (column, type, upsertKey) of a table and whether it has a WAL; None where it is not.
+
+        `tables()` and its like are not asked: after a start QuestDB fills them in the background, and until
+        then a table may be missing there and be found by every other query.
+        """
+        asyncpg = _load("asyncpg")
+        with self._reporting():
+            try:
+                columns = await self._fetch(_COLUMNS.format(table=table))
+            except asyncpg.PostgresError as error:
+                if _ABSENT in str(error):
+                    return None
+                raise
+            return columns, bool(await self._fetch(_LAG, table, table))
+
     async def wait_applied(self, table: str) -> None:
         """Return once everything that the table has accepted so far can be read."""
+        if not await self._wait_applied(self.fetch, (table, table)):
+            raise StoreError(f'table "{table}" is gone')
+
+    async def _wait_applied(
+        self, ask: "Callable[..., Awaitable[list[asyncpg.Record]]]", tables: tuple[str, str]
+    ) -> set[str]:
+        """Wait for those of `tables` that exist; return the names of those that still do."""
         started = self._clock.real_ms()
-        target: int | None = None
+        targets: dict[str, int] = {}
         pause = _POLL_S
         while True:
-            found = await self.fetch(_LAG, table)
-            if not found:
-                raise StoreError(f'table "{table}" is gone')
-            lag = found[0]
-            target = lag["accepted"] if target is None else target
-            if lag["written"] >= target:
-                return
-            if lag["suspended"]:
-                raise WalSuspendedError(
-                    f'table "{table}" is suspended at transaction {lag["written"]} '
-                    f"({lag['reason'] or 'no reason given'}); "
-                    f'mend the cause and run: ALTER TABLE "{table}" RESUME WAL'
-                )
+            lags = await ask(_LAG, *tables)
+            late = [lag for lag in lags if lag["written"] < targets.setdefault(lag["name"], lag["accepted"])]
+            if not late:
+                return {lag["name"] for lag in lags}
+            for lag in late:
+                if lag["suspended"]:
+                    raise WalSuspendedError(
+                        f'table "{lag["name"]}" is suspended at transaction {lag["written"]} '
+                        f"({lag['reason'] or 'no reason given'}); "
+                        f'mend the cause and run: ALTER TABLE "{lag["name"]}" RESUME WAL'
+                    )
             if self._clock.real_ms() - started > self._wal_timeout_s * 1000:
                 raise WalLagError(
-                    f'table "{table}" applied transaction {lag["written"]} of {target} '
-                    f"in {self._wal_timeout_s:g} s"
+                    f'table "{late[0]["name"]}" applied transaction {late[0]["written"]} '
+                    f"of {targets[late[0]['name']]} in {self._wal_timeout_s:g} s"
                 )
             await self._clock.sleep(pause * self._rng.uniform(0.5, 1.0))
             pause = min(2 * pause, _POLL_MAX_S)
@@ -156,6 +182,16 @@ class QuestDBLink:
 
     # --- pgwire -----------------------------------------------------------------------------------
 
+    async def _fetch(self, query: str, *values: Any) -> "list[asyncpg.Record]":
+        pool = await self._ready_pool()
+        try:
+            return await pool.fetch(query, *values)
+        except _dropped():
+            return await pool.fetch(query, *values)
+
+    async def _catch_up(self, connection: "asyncpg.Connection[Any]") -> None:
+        await self._wait_applied(connection.fetch, self._tables)
+
     async def _ready_pool(self) -> "asyncpg.Pool[Any]":
         if self._is_closed:
             raise StoreError("the store is closed")
@@ -175,6 +211,7 @@ class QuestDBLink:
                 max_size=_POOL_SIZE,
                 timeout=_CONNECT_S,
                 command_timeout=_QUERY_S,
+                init=self._catch_up,
                 reset=_keep,
             )
         return self._pool

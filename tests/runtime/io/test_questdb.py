@@ -172,10 +172,10 @@ async def test_a_suspended_table_is_told_apart_from_a_slow_one(
     assert await store.coverage(MINUTES) == spans((M, M + 120, "rows"))
 
     async def lagging(*values: object) -> list[dict[str, object]]:
-        return [{"suspended": False, "written": 3, "accepted": 5, "reason": ""}]
+        return [{"name": table, "suspended": False, "written": 3, "accepted": 5, "reason": ""}]
 
     link = questdb_link.QuestDBLink(
-        parse_dsn("questdb://h"), parse_dsn("questdb://h"), 0.02, random.Random(1)
+        parse_dsn("questdb://h"), parse_dsn("questdb://h"), (table, "b"), 0.02, random.Random(1)
     )
     monkeypatch.setattr(link, "fetch", lagging)
     with pytest.raises(WalLagError, match=r"applied transaction 3 of 5 in 0\.02 s"):
@@ -196,6 +196,43 @@ async def test_a_restarted_server_is_found_again(
     assert (await store.read(MINUTES, 0, 2**33)).equals(minutes(M, 6))
     assert await store.coverage(MINUTES) == spans((M, M + 360, "rows"))
     assert await store.series() == [MINUTES]
+
+
+async def test_26_a_table_that_the_catalogue_leaves_out_is_there(questdb_server: QuestDBServer) -> None:
+    """After a start `tables()` is filled in the background, and one of this name it never shows."""
+    async with QuestDBStore(questdb_server.dsn, table="telemetry", http=questdb_server.http) as store:
+        await store.write(MINUTES, minutes(M, 3), covered=[(M, M + 180)])
+    names = {row[0] for row in await execute(questdb_server, "SELECT table_name FROM tables()")}
+    assert "telemetry__coverage" in names
+    assert "telemetry" not in names
+    async with QuestDBStore(questdb_server.dsn, table="telemetry", http=questdb_server.http) as store:
+        assert await store.coverage(MINUTES) == spans((M, M + 180, "rows"))
+        assert (await store.read(MINUTES, 0, 2**33)).equals(minutes(M, 3))
+        assert await store.write(MINUTES, minutes(M + 180, 3), covered=[(M + 180, M + 360)]) == 3
+    for name in ("telemetry", "telemetry__coverage"):
+        await execute(questdb_server, f'DROP TABLE "{name}"')
+
+
+async def test_26_coverage_is_never_seen_ahead_of_its_rows(
+    questdb_server: QuestDBServer, make: Callable[[], QuestDBStore], table: str
+) -> None:
+    """Rows are accepted and not applied, their coverage is: as a server that lost its power may come up."""
+    store = make()
+    await store.write(MINUTES, minutes(M, 1), covered=[(M, M + 60)])
+    await execute(questdb_server, f'ALTER TABLE "{table}" SUSPEND WAL')
+    late = minutes(M + 60, 20_000)
+    for part in late.iter_slices(200):
+        with pytest.raises(WalSuspendedError):
+            await store.write(MINUTES, part, covered=[])
+    await store._lay(MINUTES, [(M + 60, M + 60 * 20_001)], "rows")
+    for ask in (make().coverage(MINUTES), make().read(MINUTES, 0, 2**33), make().series()):
+        with pytest.raises(WalSuspendedError, match=f'ALTER TABLE "{table}" RESUME WAL'):
+            await ask
+    await asyncio.to_thread(questdb_server.kill)
+    await asyncio.to_thread(questdb_server.start)  # suspension is forgotten, the rows come after the answers
+    rows, found = await store.read(MINUTES, M + 60, 2**33), await store.coverage(MINUTES)
+    assert found == spans((M, M + 60 * 20_001, "rows"))
+    assert rows.equals(late)
 
 
 async def test_24_a_writer_whose_lease_is_lost_writes_nothing_more(
