@@ -42,7 +42,7 @@ def live(place: StorePlace, dice: random.Random, *, is_killed: bool) -> int:
         if is_killed and not by_line:
             time.sleep(dice.uniform(0, LONGEST_S))
             child.send_signal(signal.SIGKILL)
-        return child.wait(60)
+        return child.wait(300)
     finally:
         child.kill()
         child.wait()

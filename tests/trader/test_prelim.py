@@ -99,9 +99,8 @@ async def test_the_url_of_a_stream_serves_it() -> None:
     async with venue(is_manual=True) as (exchange, prelim):
         streams = await prelim.getInfo_streams_async("BTCUSDT", "kline1m")
         async with prelim.client.session.ws_connect(prelim.getInfo_streamURL(*streams.values())) as socket:
-            await asyncio.sleep(0.05)
             await exchange.step()
-            message = await asyncio.wait_for(socket.receive_json(), 5)
+            message = await asyncio.wait_for(socket.receive_json(), 60)
     assert message["stream"] == "btcusdt@kline_1m"
     assert message["data"]["e"] == "kline"
 

@@ -185,7 +185,7 @@ async def test_a_series_ends_when_it_is_unsubscribed(live: Live) -> None:
 async def test_a_symbol_that_does_not_exist_is_an_error_of_the_iteration(live: Live) -> None:
     feed = live.make(symbols=None)
     with pytest.raises(FatalFetchError, match="BadSymbol"):
-        await asyncio.wait_for(anext(feed.subscribe("ohlcv:binance:NOPE/USDT:1m", 60)), 20)
+        await asyncio.wait_for(anext(feed.subscribe("ohlcv:binance:NOPE/USDT:1m", 60)), 60)
 
 
 async def test_closed_bars_are_events_of_the_engine(live: Live) -> None:
@@ -240,7 +240,7 @@ async def test_an_exchange_without_caches_or_rest_is_taken_at_its_word() -> None
     first_ms = FIRST * 1000
     told.put_nowait([[first_ms, 1.0, 2.0, 0.5, 1.5, 3.0]])
     told.put_nowait([[first_ms, 1.0, 2.5, 0.5, 1.5, 4.0], [first_ms + 60_000, 1.5, 2.0, 1.0, 1.5, 1.0]])
-    last_ts, frame = await asyncio.wait_for(anext(items), 20)
+    last_ts, frame = await asyncio.wait_for(anext(items), 60)
     assert (last_ts, frame.rows()) == (FIRST, [(FIRST, 1.0, 2.5, 0.5, 1.5, 4.0, True)])
     await items.aclose()
     await feed.aclose()
@@ -266,5 +266,5 @@ async def test_a_malformed_row_of_the_stream_is_an_invalid_payload(row: list[Any
 
     feed = CcxtProLiveFeed(CcxtProConfig(exchange="binance"), exchange=Plain(), clock=VirtualClock(START_MS))
     with pytest.raises(InvalidPayloadError, match="row 0 is malformed"):
-        await asyncio.wait_for(anext(feed.subscribe(BARS, 60)), 20)
+        await asyncio.wait_for(anext(feed.subscribe(BARS, 60)), 60)
     await feed.aclose()

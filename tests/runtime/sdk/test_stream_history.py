@@ -218,7 +218,7 @@ def test_what_the_feed_skipped_is_refilled_and_never_trades(runner: type[Runner]
     clock._real_ms += 240_000
 
     async def go_on() -> None:
-        for _ in range(500):
+        for _ in range(6_000):
             await clock_feed.advance(1.0)
             if strategy.seen[-1][-1] == end + 180:
                 return

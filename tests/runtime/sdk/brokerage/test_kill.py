@@ -49,7 +49,7 @@ def poster(home: Path) -> Iterator[Poster]:
     assert poster.process.stdin is not None
     assert poster.process.stdout is not None
     poster.process.stdin.close()
-    poster.process.wait(10)
+    poster.process.wait(60)
     poster.process.stdout.close()
 
 
