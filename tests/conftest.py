@@ -1,7 +1,6 @@
 """What every test may ask for: recorded data, a free port, a home of its own, campaign counts."""
 
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,11 +46,10 @@ def recorded_file(recorded_data: Path) -> Callable[[str], Path]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A loopback port that nobody listens on at the time of asking."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A loopback port that nobody listens on, and that no connection of another test is given."""
+    from tests.servers import pick_port
+
+    return pick_port()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from qmtl.runtime.io.artifacts import ArtifactReader
 from tests.cli.command import environment, qmtl, start
+from tests.servers import pick_port
 
 DEADLINE_S = 90
 
@@ -24,9 +24,7 @@ DEADLINE_S = 90
 @pytest.fixture(scope="module")
 def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a synthetic paper exchange that has been running for two days."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = pick_port()
     server = start("paper-exchange", "--port", str(port), home=tmp_path_factory.mktemp("exchange"))
     assert server.stdout is not None
     assert f"127.0.0.1:{port}" in server.stdout.readline()
