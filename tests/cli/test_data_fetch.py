@@ -127,16 +127,18 @@ def test_progress_is_shown_on_a_terminal_and_ctrl_c_exits_130(home: Path, exchan
 
 def test_a_fetch_publishes_what_it_brought(home: Path, exchange: str) -> None:
     (home / "qmtl.yml").write_text("seamless: {artifacts_enabled: true, artifact_dir: kept}\n")
+    begun_s = time.time()
     told = run(home, exchange, "fetch", "BTCUSDT", "1m", "--since", "2h", "--json")
+    minutes = time.time() // 60 - begun_s // 60
     assert (told.returncode, told.stderr) == (0, "")
     body = json.loads(told.stdout)
     kept = next((home / "kept" / "test").iterdir())
     reader = ArtifactReader(kept)
     assert kept.name == exchange.removeprefix("http://").replace(":", "_")
     frame = reader.open(body["dataset_fingerprint"])
-    # Two bars at the end were young: they are stored, and not yet in an artifact.
+    # Two bars at the end were young: they are stored, and not yet in an artifact; minutes may pass meanwhile.
     assert body["filled"] == 120
-    assert 117 <= frame.height <= 118
+    assert 117 <= frame.height <= min(118 + minutes, 120)
 
 
 def test_01_funding_comes_with_the_candles(home: Path, exchange: str) -> None:
