@@ -47,7 +47,7 @@ def test_the_quickstart_line_and_a_second_fetch(home: Path, exchange: str) -> No
     first = run(home, exchange, "fetch", *series, "--since", "1d")
     assert (first.returncode, first.stderr) == (0, "")
     line = first.stdout.splitlines()[0]
-    assert line.startswith("binanceusdm BTC/USDT:USDT 1m 1,440/1,440 · 0 holes · 0:")
+    assert line.startswith("binanceusdm BTC/USDT:USDT 1m 1,440/1,440 · 0 holes · ")
     store = home / ".qmtl_seamless_store"
     assert [path.name for path in store.iterdir()] == ["test"], "rows of a test venue are kept apart"
     listed = json.loads(run(home, exchange, "coverage", *series, "--json").stdout)["series"][0]
