@@ -3,7 +3,8 @@
 Same strategy (the trader's rules in close form), same candles, memory journal, real order and fill events,
 conservation checked at every fill. Both must make the same trades. As in every backtest of a strategy that
 can tell its signals of a history at once, its bands are a table (`CloseForm.prepare`), made within the time
-measured; the figure without it, bar by bar as live, stands beside.
+measured; stretches at which the table asks for nothing are folded in one step, with the same records
+(docs/decisions/0013). The figure without it, bar by bar as live, stands beside.
 """
 
 from decimal import Decimal

@@ -5,13 +5,13 @@ import msgspec
 from qmtl.core.order import Order
 
 
-class SubmitOrder(msgspec.Struct, frozen=True):
+class SubmitOrder(msgspec.Struct, frozen=True, gc=False):
     """Send this order; its intent is recorded."""
 
     order: Order
 
 
-class CancelOrder(msgspec.Struct, frozen=True):
+class CancelOrder(msgspec.Struct, frozen=True, gc=False):
     """Cancel this order."""
 
     order: Order

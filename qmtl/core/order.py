@@ -130,7 +130,7 @@ TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
 """Allowed next states of each state; everything else is an error event, never an overwrite."""
 
 
-class OrderIntent(msgspec.Struct, frozen=True, kw_only=True):
+class OrderIntent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a strategy wants done, before it has an id.
 
     `quantity` is positive base units; `expire_ms` goes with GTD; `callback_rate` (percent) and
@@ -156,7 +156,7 @@ class OrderIntent(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
-class Order(msgspec.Struct, kw_only=True):
+class Order(msgspec.Struct, kw_only=True, gc=False):
     """One intent on its way: its id, its state and what was filled."""
 
     client_order_id: str

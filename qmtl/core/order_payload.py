@@ -11,8 +11,23 @@ from qmtl.core.order import OrderIntent, OrderValidationError, PositionSide, Sid
 
 CLIENT_ORDER_ID = re.compile(r"^[A-Za-z0-9_-]{1,36}\Z")
 CLIENT_ORDER_PREFIX = "q"
-_DIGITS = "abcdefghijklmnopqrstuvwxyz234567"
-_PAIRS = tuple(first + second for first in _DIGITS for second in _DIGITS)
+_BASE32 = bytes.maketrans(bytes(range(32)), b"abcdefghijklmnopqrstuvwxyz234567")
+_DIGEST_BYTES, _ID_DIGITS = 16, 26
+
+
+def _halvings(digits: int) -> list[tuple[int, int, int]]:
+    """Return (shift, low mask, high mask) of the steps that part packed 5-bit digits into bytes."""
+    steps = []
+    half = digits // 2
+    while half:
+        part, lane = 5 * half, 16 * half
+        low = sum(((1 << part) - 1) << lane * number for number in range(digits // (2 * half)))
+        steps.append((8 * half - part, low, low << part))
+        half //= 2
+    return steps
+
+
+_HALVINGS = _halvings(32)
 
 _ALIASES = {
     "amount": "quantity",
@@ -55,16 +70,14 @@ def mint_client_order_id(epoch: str, world: str, strategy: str, ordinal: int, in
             str(intent.bar_ms),
         )
     )
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
-    a, b, c = int.from_bytes(digest[:5]), int.from_bytes(digest[5:10]), int.from_bytes(digest[10:15])
-    # Ten bits at a time: the standard library's base32 encoder costs three times the hash.
-    return (
-        f"{CLIENT_ORDER_PREFIX}"
-        f"{_PAIRS[a >> 30]}{_PAIRS[a >> 20 & 1023]}{_PAIRS[a >> 10 & 1023]}{_PAIRS[a & 1023]}"
-        f"{_PAIRS[b >> 30]}{_PAIRS[b >> 20 & 1023]}{_PAIRS[b >> 10 & 1023]}{_PAIRS[b & 1023]}"
-        f"{_PAIRS[c >> 30]}{_PAIRS[c >> 20 & 1023]}{_PAIRS[c >> 10 & 1023]}{_PAIRS[c & 1023]}"
-        f"{_PAIRS[digest[15] << 2]}"
-    )
+    digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_BYTES).digest()
+    # All digits at once, in five steps: the standard library's base32 encoder costs six times the hash, and
+    # tables of digit pairs fall out of the processor's cache between two orders.
+    packed = int.from_bytes(digest) << 32
+    for shift, low, high in _HALVINGS:
+        packed = packed & low | (packed & high) << shift
+    digits = packed.to_bytes(32).translate(_BASE32)
+    return CLIENT_ORDER_PREFIX + digits[:_ID_DIGITS].decode()
 
 
 def to_broker_order(

@@ -1,8 +1,10 @@
 """The one recorded reason of every closed bar: the first that applies."""
 
+from collections.abc import Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING
 
-from qmtl.core.event import BarClosed, DecisionMade
+from qmtl.core.event import AnyEvent, BarClosed, DecisionMade
 from qmtl.core.reason import Reason, TradingState
 from qmtl.engine.state import ENTERED, EXITED, Undecided
 
@@ -47,6 +49,23 @@ class BarReasons:
                 self.settle()
             self._decide(bar.ts_ms, bar.symbol, bar.open_ms, state.numbers, bar, is_warm=is_warm)
         state.numbers = None
+
+    def take_quiet(self, bars: Sequence[BarClosed], numbers: Sequence[dict[str, float] | None]) -> None:
+        """Record bars of one symbol and their one reason: nothing was done, by a strategy that is warm."""
+        symbol, count = bars[0].symbol, len(bars)
+        reason, gate = self._find_standing(symbol, bars[0], is_warm=True)
+        records: list[AnyEvent] = [*bars, *bars]
+        records[::2] = bars
+        records[1::2] = map(
+            DecisionMade,
+            [bar.ts_ms for bar in bars],
+            repeat(symbol, count),
+            [bar.open_ms for bar in bars],
+            repeat(reason),
+            repeat(gate),
+            numbers,
+        )
+        self._engine.journal.extend(records)
 
     def settle(self) -> None:
         """Record the reasons that are owed, unless the strategy goes on waiting."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from qmtl.core.account import Account
 from qmtl.core.instrument import Instrument
-from qmtl.core.order import Order, OrderIntent
+from qmtl.core.order import Order
 
 if TYPE_CHECKING:
     from qmtl.engine.engine import Engine
@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 class EngineContext:
     """The strategy's side of one engine; see engine.strategy.Context for each member."""
 
-    __slots__ = ("_engine", "account", "position")
+    __slots__ = ("_engine", "account", "position", "submit")
 
     def __init__(self, engine: "Engine") -> None:
         """Face `engine`."""
         self._engine = engine
         self.account: Account = engine.account
         self.position = engine.account.position
+        self.submit = engine.submit
 
     @property
     def now_ms(self) -> int:
@@ -54,10 +55,6 @@ class EngineContext:
     def instrument(self, symbol: str) -> Instrument:
         """See Context."""
         return self._engine.risk.instruments[symbol]
-
-    def submit(self, intent: OrderIntent) -> Order | None:
-        """See Context."""
-        return self._engine.submit(intent)
 
     def cancel(self, order: Order) -> None:
         """See Context."""

@@ -1,6 +1,6 @@
 """The one loop: events in, commands out. No await, no clock read; replaying a journal is recovery."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from qmtl.core import event as ev
@@ -24,7 +24,7 @@ from qmtl.engine.state import (
     hash_state,
     parse_state,
 )
-from qmtl.engine.strategy import SilentStrategy, StrategyPort
+from qmtl.engine.strategy import Foresight, SilentStrategy, StrategyPort
 
 _ACTIVE = TradingState.ACTIVE
 _OWN_FAULTS = (ConservationError, DivergenceError, JournalError)
@@ -130,10 +130,11 @@ class Engine:
     def use_strategy(self, strategy: StrategyPort) -> None:
         """Drive `strategy` from now on: a session with other parameters starts with a fresh one."""
         self.strategy = strategy
+        self.foresight = strategy if isinstance(strategy, Foresight) else None
         overrides = type(strategy)
         self._wants_price = getattr(overrides, "on_price", None) is not SilentStrategy.on_price
-        self._wants_fill = getattr(overrides, "on_fill", None) is not SilentStrategy.on_fill
-        self._wants_order = getattr(overrides, "on_order", None) is not SilentStrategy.on_order
+        self.wants_fill = getattr(overrides, "on_fill", None) is not SilentStrategy.on_fill
+        self.wants_order = getattr(overrides, "on_order", None) is not SilentStrategy.on_order
 
     def attach(self, journal: EventJournal) -> None:
         """Write to `journal` from now on: recovery replays against one journal and goes on in another."""
@@ -190,6 +191,26 @@ class Engine:
             self.is_open = True
         state.bars += 1
         self.reasons.take(bar, is_warm=was_warm)
+
+    def foresee(self, events: Sequence[ev.AnyEvent], at: int) -> Sequence[ev.BarClosed]:
+        """Return the bars from `events[at]` on that `pass_quiet` may take, empty where there is none."""
+        state = self.state
+        if self.foresight is None or self._watches_losses or state.wakes or state.notes or state.undecided:
+            return ()
+        bars = self.foresight.foresee(self.context, events, at)
+        return bars if bars and bars[0].open_ms > state.last_bar_ms.get(bars[0].symbol, -1) else ()
+
+    def pass_quiet(self, bars: Sequence[ev.BarClosed]) -> None:
+        """Fold bars `foresee` told of: state and records are those of one `process` for each."""
+        if self.foresight is None:
+            raise TypeError(f"{self.strategy.name} foresees nothing")
+        state, last = self.state, bars[-1]
+        self.reasons.take_quiet(bars, self.foresight.pass_quiet(bars))
+        self.risk.now_ms = max(self.risk.now_ms, last.ts_ms)
+        state.last_bar_ms[last.symbol] = last.open_ms
+        if not state.has_mark_feed:
+            self._marks[last.symbol] = last.close
+        state.bars += len(bars)
 
     def _on_price(self, update: ev.PriceUpdated) -> None:
         if not self.state.has_mark_feed:
@@ -309,13 +330,11 @@ class Engine:
 
     def tell_fill(self, fill: ev.OrderFilled, order: Order) -> None:
         """Let the strategy see a fill that is already folded."""
-        if self._wants_fill:
-            self._tell("on_fill", self.strategy.on_fill, fill, order)
+        self._tell("on_fill", self.strategy.on_fill, fill, order)
 
     def tell_order(self, order: Order) -> None:
         """Let the strategy see an order's changed status."""
-        if self._wants_order:
-            self._tell("on_order", self.strategy.on_order, order)
+        self._tell("on_order", self.strategy.on_order, order)
 
     def _tell(self, what: str, method: Callable[..., None], *arguments: object) -> None:
         try:

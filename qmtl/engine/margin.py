@@ -1,7 +1,9 @@
 """Margin: leverage brackets, what positions need, and where they are liquidated."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
+from math import inf
 from typing import Literal
 
 import msgspec
@@ -17,8 +19,8 @@ MarginMode = Literal["isolated", "cross", "cash", "none"]
 
 Band = tuple[float, float]
 """Mark prices strictly between which nothing is liquidated."""
-EVERYWHERE: Band = (float("-inf"), float("inf"))
-NOWHERE: Band = (float("inf"), float("-inf"))
+EVERYWHERE: Band = (-inf, inf)
+NOWHERE: Band = (inf, -inf)
 _GUARD = 0.001
 
 
@@ -142,6 +144,10 @@ class MarginBook:
             if (given := (brackets or {}).get(symbol))
             else standard_brackets(instrument.maintenance_rate)
             for symbol, instrument in instruments.items()
+        }
+        self._ladders = {
+            symbol: ([float(one.cap) for one in steps[:-1]], [float(one.rate) for one in steps])
+            for symbol, steps in self.brackets.items()
         }
         self.added: dict[tuple[str, str], Decimal] = {}
         self.caps: dict[str, Decimal] = {symbol: self._cap(symbol) for symbol in instruments}
@@ -291,31 +297,35 @@ class MarginBook:
 
     def band(self, symbol: str) -> Band:
         """Return prices between which `find_doomed` need not be asked; rather too narrow."""
+        # Written out, not `open_positions`: it is asked after every fill.
+        held = [one for one in self._account.positions.values() if one.quantity and one.symbol == symbol]
+        if not held:
+            return EVERYWHERE
         mode = self.modes[symbol]
-        held = self.open_positions(symbol)
-        if not held or mode not in {"isolated", "cross"}:
+        position = held[0]
+        if len(held) == 1 and mode == "isolated":
+            return self._isolated_band(position)
+        if mode not in {"isolated", "cross"}:
             return EVERYWHERE
         if len(held) > 1 or (mode == "cross" and len(self.open_positions(mode="cross")) > 1):
             return NOWHERE
-        position = held[0]
-        if mode == "isolated":
-            return self._isolated_band(position)
         price = self.find_liquidation_price(position)
         if price is None:
             return EVERYWHERE
         if position.quantity > 0:
-            return (float(price) * (1 + _GUARD), float("inf"))
-        return (float("-inf"), float(price) * (1 - _GUARD))
+            return (float(price) * (1 + _GUARD), inf)
+        return (-inf, float(price) * (1 - _GUARD))
 
     def _isolated_band(self, position: Position) -> Band:
         # Floats and the highest step that the way there can touch: early, but cheap at every entry.
-        size, cost = abs(float(position.quantity)), abs(float(position.cost))
         leverage = self.leverages[position.symbol]
-        is_long = position.quantity > 0
-        if is_long and leverage == 1:
-            return EVERYWHERE
-        reach = abs(position.cost) if is_long else 2 * abs(position.cost)
-        rate = float(find_bracket(self.brackets[position.symbol], reach).rate)
-        if is_long:
-            return ((cost - cost / leverage) / (size * (1 - rate)) * (1 + _GUARD), float("inf"))
-        return (float("-inf"), (cost + cost / leverage) / (size * (1 + rate)) * (1 - _GUARD))
+        size, cost = float(position.quantity), float(position.cost)
+        caps, rates = self._ladders[position.symbol]
+        if size > 0:
+            if leverage == 1:
+                return EVERYWHERE
+            rate = rates[bisect_left(caps, cost)]
+            return ((cost - cost / leverage) / (size * (1 - rate)) * (1 + _GUARD), inf)
+        size, cost = -size, -cost
+        rate = rates[bisect_left(caps, 2 * cost)]
+        return (-inf, (cost + cost / leverage) / (size * (1 + rate)) * (1 - _GUARD))

@@ -143,7 +143,7 @@ class MatchingCore:
             return refusal
         if cid in book.orders:
             return order_filter.DUPLICATE_ID
-        if intent.type in CONDITIONAL:
+        if intent.type is not _MARKET and intent.type in CONDITIONAL:
             return self._find_trigger_fault(book, intent)
         price = intent.limit_price
         if price is None:

@@ -168,7 +168,7 @@ class OrderDesk:
             self.move(order, status)
         if order.intent.role in _RESTING:
             self._note(order.intent.symbol, EXITED)
-        if order.intent.role in _STRATEGY_ROLES:
+        if engine.wants_fill and order.intent.role in _STRATEGY_ROLES:
             engine.tell_fill(fill, order)
         engine.guard.on_position(position)
 
@@ -210,9 +210,9 @@ class OrderDesk:
 
     def move(self, order: Order, status: OrderStatus, reason: str = "") -> bool:
         """Move an order as news says and tell who cares; False where the news is old or forbidden."""
-        if self._orders.is_stale_news(order, status):
-            return False
         was = order.status
+        if status is was or (was is not _SUBMITTED and self._orders.is_stale_news(order, status)):
+            return False
         if not self._orders.move(order, status, self._risk.now_ms, reason):
             self._engine.error("illegal_transition", f"{was} -> {status}", order.client_order_id)
             return False
@@ -228,10 +228,10 @@ class OrderDesk:
             self.cancel(order)
 
     def _tell(self, order: Order) -> None:
-        if order.intent.role in _STRATEGY_ROLES:
-            self._engine.tell_order(order)
-        else:
+        if order.intent.role not in _STRATEGY_ROLES:
             self._engine.guard.on_order(order)
+        elif self._engine.wants_order:
+            self._engine.tell_order(order)
 
     def _known(self, client_order_id: str, what: str) -> Order | None:
         order = self._orders.find(client_order_id)

@@ -1,9 +1,9 @@
 """The seams: everything the engine and its drivers need from outside, as protocols."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from qmtl.core.event import AccountReconciled, AnyEvent, Event
+from qmtl.core.event import AccountReconciled, AnyEvent, BarClosed, Event
 from qmtl.core.order import Order
 
 Reach = Literal["memory", "sandbox", "live"]
@@ -53,6 +53,17 @@ class MatchingVenue(Protocol):
 
     def cancel(self, order: Order, ts_ms: int) -> Sequence[AnyEvent]:
         """Cancel an order and return what became of it."""
+
+
+@runtime_checkable
+class CalmVenue(MatchingVenue, Protocol):
+    """A matching venue that can tell of many bars at once that nothing happens on them."""
+
+    def take_calm(self, bars: Sequence[BarClosed]) -> int:
+        """Take bars of one symbol from the first on, as `on_market` would, while nothing is caused.
+
+        Returns how many were taken; the next one must go through `on_market`.
+        """
 
 
 class Venue(Protocol):

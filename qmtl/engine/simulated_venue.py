@@ -19,6 +19,7 @@ from qmtl.core.event import (
     PriceUpdated,
 )
 from qmtl.core.order import Order, OrderStatus
+from qmtl.engine.margin import EVERYWHERE
 from qmtl.engine.market_book import MarketBook
 from qmtl.engine.matching import MatchingCore
 from qmtl.engine.ports import Clock, Reach
@@ -102,6 +103,23 @@ class SimulatedVenue:
         if type(event) is MarkPriceUpdated:
             return [*self._drain(), *self._take_mark(event)] if event.symbol in self._books else _NOTHING
         return _NOTHING
+
+    def take_calm(self, bars: Sequence[BarClosed]) -> int:
+        """See CalmVenue."""
+        symbol = bars[0].symbol
+        book = self._books.get(symbol)
+        if book is None or self._seen or self._queue or self._walk is not None or not self._is_unlimited:
+            return 0
+        if book.calm_low > book.calm_high:
+            self.core.look_around(book)
+        count = _count_calm(bars, book)
+        if count:
+            last = bars[count - 1]
+            self._between_bars[symbol] = True
+            book.last, book.exact, book.volume = last.close, None, last.volume
+            if book.mark is None:
+                self._marks[symbol] = last.close
+        return count
 
     def _drain(self) -> list[AnyEvent]:
         walk, self._walk = self._walk, None
@@ -238,6 +256,18 @@ class SimulatedVenue:
             for one in self.core.open_orders()
         )
         return AccountReconciled(ts_ms, orders, (BalanceReport(account.asset, account.wallet),), positions)
+
+
+def _count_calm(bars: Sequence[BarClosed], book: MarketBook) -> int:
+    low, high, expiry_ms = book.calm_low, book.calm_high, book.expiry_ms
+    if (low, high) == EVERYWHERE and bars[-1].ts_ms < expiry_ms:
+        return len(bars)
+    count = 0
+    for bar in bars:
+        if not (low < bar.low and bar.high < high and bar.ts_ms < expiry_ms):
+            break
+        count += 1
+    return count
 
 
 class SimulatedAsyncVenue:

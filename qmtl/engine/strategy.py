@@ -1,10 +1,10 @@
 """The strategy port: what the engine tells a strategy, and what a strategy may do."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from qmtl.core.account import Account
-from qmtl.core.event import BarClosed, OrderFilled, PriceUpdated
+from qmtl.core.event import AnyEvent, BarClosed, OrderFilled, PriceUpdated
 from qmtl.core.instrument import Instrument
 from qmtl.core.order import Order, OrderIntent, PositionSide
 from qmtl.core.position import Position
@@ -91,6 +91,24 @@ class StrategyPort(Protocol):
 
     def load_state(self, state: Any) -> None:
         """Restore what `dump_state` returned."""
+
+
+@runtime_checkable
+class Foresight(StrategyPort, Protocol):
+    """A strategy that was shown its history before it runs, and knows the bars it will only look at.
+
+    A driver that feeds that history asks for the stretch ahead at which the strategy would do nothing but
+    note numbers, and spares itself the calls: what is recorded of each bar is the same.
+    """
+
+    def foresee(self, ctx: Context, events: Sequence[AnyEvent], at: int) -> Sequence[BarClosed]:
+        """Return the plain bars of one symbol from `events[at]` on that need no call; empty where one does.
+
+        What holds at the last fill holds throughout: a fill between two of them ends the stretch.
+        """
+
+    def pass_quiet(self, bars: Sequence[BarClosed]) -> Sequence[dict[str, float] | None]:
+        """Step over the first bars of a stretch; return the numbers noted at each."""
 
 
 class SilentStrategy:

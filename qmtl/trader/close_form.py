@@ -8,14 +8,15 @@ Two faces with one result: bar by bar, or, over a history that is known (`prepar
 numpy fills at once. The table's bands have the same bits (`conditional.rolling_moments`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import inf
 from typing import Any
 
 import msgspec
 
-from qmtl.core.event import BarClosed, OrderFilled
+from qmtl.core.event import AnyEvent, BarClosed, OrderFilled
 from qmtl.core.indicator import RollingMoments
 from qmtl.core.interval import parse_interval
 from qmtl.core.order import Order, OrderIntent, Role, Side
@@ -23,7 +24,6 @@ from qmtl.engine.strategy import Context, SilentStrategy
 from qmtl.trader.conditional import rolling_moments
 
 LONG, SHORT, LEAVE_LONG, LEAVE_SHORT = 1, 2, 4, 8
-_NO_ROW = (-1, 0.0, 0.0, 0)
 
 
 class CloseFormParams(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,12 +43,18 @@ class CloseTable(msgspec.Struct):
     """What the rules say at each bar of a history, but for stop and target, which hang on the entry.
 
     `masks` holds LONG, SHORT, LEAVE_LONG, LEAVE_SHORT; `uppers` and `lowers` are the inner bands of the bar
-    before, NaN until there are some; `rows` gives the next bar's time, bands and mask.
+    before, NaN until there are some. `asking` holds the rows at which something is asked of somebody who is
+    flat (0), long (1) or short (-1); `is_plain`: every bar is later than the one before, none is late news.
     """
 
+    bars: Sequence[BarClosed]
     times: list[int]
     closes: list[float]
-    rows: Iterator[tuple[int, float, float, int]]
+    uppers: list[float]
+    lowers: list[float]
+    masks: list[int]
+    asking: dict[int, list[int]]
+    is_plain: bool
 
 
 class CloseForm(SilentStrategy):
@@ -122,14 +128,14 @@ class CloseForm(SilentStrategy):
     def _read(self, ctx: Context, bar: BarClosed, table: CloseTable) -> None:
         """Decide at the close by the table."""
         self._row = row = self._row + 1
-        opened, upper, lower, mask = next(table.rows, _NO_ROW)
+        opened = table.times[row] if row < len(table.times) else -1
         if opened != bar.open_ms:
             raise ValueError(f"bar {bar.open_ms} is not row {row} of the history, which opens at {opened}")
         if row < self._window or bar.warmup or bar.refilled:
             return
         close = bar.close
-        ctx.note({"close": close, "upperInter": upper, "lowerInter": lower})
-        held = self._held
+        ctx.note({"close": close, "upperInter": table.uppers[row], "lowerInter": table.lowers[row]})
+        held, mask = self._held, table.masks[row]
         if held:
             is_back = mask & LEAVE_LONG if held > 0 else mask & LEAVE_SHORT
             if is_back or not self._floor < close < self._ceiling:
@@ -141,6 +147,32 @@ class CloseForm(SilentStrategy):
             self._send(ctx, bar, Side.BUY, Role.ENTRY, "above upper band")
         elif mask & SHORT:
             self._send(ctx, bar, Side.SELL, Role.ENTRY, "below lower band")
+
+    def foresee(self, ctx: Context, events: Sequence[AnyEvent], at: int) -> Sequence[BarClosed]:
+        """Return the bars up to the next at which the table, stop or target asks for an order."""
+        table, row = self._table, self._row + 1
+        if table is None or not table.is_plain or row < self._window:
+            return ()
+        asking = table.asking[self._held]
+        found = bisect_left(asking, row)
+        end = asking[found] if found < len(asking) else len(table.bars)
+        if self._held:
+            floor, ceiling, closes = self._floor, self._ceiling, table.closes
+            last, end = end, row
+            while end < last and floor < closes[end] < ceiling:
+                end += 1
+        bars = table.bars[row:end]
+        return bars if events[at : at + len(bars)] == bars else ()
+
+    def pass_quiet(self, bars: Sequence[BarClosed]) -> list[dict[str, float] | None]:
+        """Step over bars at which the table says nothing; return what was compared at each."""
+        table, row = self._table, self._row + 1
+        if table is None:
+            raise ValueError("no history was prepared")
+        end = row + len(bars)
+        self._row = end - 1
+        rows = zip(table.closes[row:end], table.uppers[row:end], table.lowers[row:end], strict=True)
+        return [{"close": close, "upperInter": upper, "lowerInter": lower} for close, upper, lower in rows]
 
     def _leave(self, ctx: Context, bar: BarClosed, last: float) -> None:
         close, moments = bar.close, self._moments
@@ -218,8 +250,8 @@ def _tabulate(bars: Sequence[BarClosed], params: CloseFormParams, interval_ms: i
     import numpy as np
 
     count = len(bars)
-    times = np.fromiter((bar.open_ms for bar in bars), np.int64, count)
-    closes = np.fromiter((bar.close for bar in bars), np.float64, count)
+    opened, said = [bar.open_ms for bar in bars], [bar.close for bar in bars]
+    times, closes = np.array(opened, np.int64), np.array(said, np.float64)
     mean, std = rolling_moments(times // interval_ms, closes, params.window)
     # Row t is judged against what ends at t-1: everything moves down by one.
     mean, std, last = (np.concatenate(([np.nan], column))[:count] for column in (mean, std, closes))
@@ -235,6 +267,8 @@ def _tabulate(bars: Sequence[BarClosed], params: CloseFormParams, interval_ms: i
         + LEAVE_LONG * ((last > mean + far) & (closes <= mean + far))
         + LEAVE_SHORT * ((last < mean - far) & (closes >= mean - far))
     )
-    opened = times.tolist()
-    rows = zip(opened, upper.tolist(), lower.tolist(), masks.tolist(), strict=True)
-    return CloseTable(opened, closes.tolist(), rows)
+    is_plain = bool((np.diff(times) > 0).all()) and not [1 for bar in bars if bar.warmup or bar.refilled]
+    asked = {0: LONG | SHORT, 1: LEAVE_LONG, -1: LEAVE_SHORT}
+    asking = {held: np.flatnonzero(masks & mask).tolist() for held, mask in asked.items()}
+    uppers, lowers = upper.tolist(), lower.tolist()
+    return CloseTable(list(bars), opened, said, uppers, lowers, masks.tolist(), asking, is_plain)

@@ -23,6 +23,7 @@ from qmtl.runtime.sdk.backtest_job import BacktestJob, Segment
 from qmtl.runtime.sdk.backtest_result import BacktestResult, collect_result
 from qmtl.runtime.sdk.backtest_terms import BacktestTerms
 from qmtl.runtime.sdk.bars import Bars
+from qmtl.runtime.sdk.foreseen_face import ForeseenFace
 from qmtl.runtime.sdk.funded_venue import FundedVenue
 from qmtl.runtime.sdk.lowered import LOWERED, Plain, lower
 from qmtl.runtime.sdk.market_history import MarketHistory
@@ -102,8 +103,11 @@ def _run_segment(
     )
     wants_price = getattr(type(port), "on_price", None) is not SilentStrategy.on_price and job.wants_ticks
     bars = [history.bars for history in histories.values()]
-    events = _walk(bars, terms.path) if wants_price else closed_events(bars)
-    driver.run(events if progress is None else _told(events, progress, done, total))
+    if wants_price:
+        events = _walk(bars, terms.path)
+        driver.run(events if progress is None else _told(events, progress, done, total))
+    else:
+        _feed(driver, list(closed_events(bars)), progress, done, total)
     if not is_last:
         venue.fill_now()
         driver.run([FlattenRequested(engine.risk.now_ms, "backtest", "excluded")])
@@ -129,6 +133,9 @@ def _make_port(
         found = check(strategy, bars.with_others(others) if others else bars)
         signals[symbol] = found
         readers[symbol] = TableReader(found, bars, job.warmup)
+    if len(readers) == 1:
+        ((symbol, reader),) = readers.items()
+        return ForeseenFace(strategy, job.plan, symbol, reader), signals
     return SignalFace(strategy, job.plan, readers), signals
 
 
@@ -168,6 +175,17 @@ def _walk(markets: Sequence[Bars], path: CandlePath) -> Iterator[AnyEvent]:
                     tick.volume,
                 )
         yield closed
+
+
+def _feed(
+    driver: Backtest, bars: Sequence[AnyEvent], progress: Progress | None, done: int, total: int
+) -> None:
+    """Feed closed bars in lists, of which a strategy may foresee a part."""
+    size = EVERY if progress is not None else max(1, len(bars))
+    for at in range(0, len(bars), size):
+        driver.run(bars[at : at + size])
+        if progress is not None:
+            progress(done + min(at + size, len(bars)), total)
 
 
 def _told(events: Iterator[AnyEvent], progress: Progress, done: int, total: int) -> Iterator[AnyEvent]:

@@ -1,5 +1,6 @@
 """A simulated venue that pays recorded funding at its times."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain
@@ -39,6 +40,7 @@ class FundedVenue:
         self._next_ms: dict[str, int] = {}
         self._move = self._travel if is_continuous else venue.on_market
         self._bar_ms: dict[str, int] = {}
+        self._is_continuous = is_continuous
 
     def on_market(self, event: Event) -> Iterable[AnyEvent]:
         """See MatchingVenue."""
@@ -51,6 +53,13 @@ class FundedVenue:
                 paid = self._pay(event, due_ms)
                 return chain(paid, self._move(event)) if paid else self._move(event)
         return self._move(event)
+
+    def take_calm(self, bars: Sequence[BarClosed]) -> int:
+        """See CalmVenue: up to the bar at which funding falls due."""
+        due_ms = self._next_ms.get(bars[0].symbol, 0)
+        if due_ms <= bars[-1].open_ms:
+            bars = bars[: bisect_left(bars, due_ms, key=lambda bar: bar.open_ms)]
+        return self.venue.take_calm(bars) if bars and not self._is_continuous else 0
 
     def _travel(self, event: Event) -> Iterator[AnyEvent]:
         if isinstance(event, BarClosed | PriceUpdated):

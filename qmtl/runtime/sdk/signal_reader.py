@@ -1,5 +1,6 @@
 """What `signals` says at each bar: read from a table of a whole history, or computed on the last bars."""
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from math import isnan
 from typing import Any, Protocol
@@ -59,6 +60,13 @@ class TableReader:
         self._close: list[float] = bars.close.tolist()
         self._lines = {name: line.tolist() for name, line in signals.plot.items()}
         self._times: list[int] = bars.open_ms.tolist()
+        found = masks(signals)
+        is_both = (found & (LONG | SHORT)) == LONG | SHORT
+        self._asking: dict[int, list[int]] = {
+            0: np.flatnonzero(found & (LONG | SHORT)).tolist(),
+            1: np.flatnonzero((found & EXIT_LONG).astype(bool) | is_both).tolist(),
+            -1: np.flatnonzero((found & EXIT_SHORT).astype(bool) | is_both).tolist(),
+        }
 
     @property
     def missing(self) -> int:
@@ -78,6 +86,22 @@ class TableReader:
         for name, line in self._lines.items():
             numbers[name] = line[row]
         return self._masks[row], numbers
+
+    def quiet_times(self, side: int) -> list[int]:
+        """Return opening times of the rows before the next that asks the flat (0), long or short for more."""
+        row = self._row + 1
+        asking = self._asking[side]
+        found = bisect_left(asking, row)
+        return self._times[row : asking[found] if found < len(asking) else len(self._times)]
+
+    def skip(self, count: int) -> list[dict[str, float]]:
+        """Step over `count` rows; return the numbers of each."""
+        row = self._row + 1
+        self._row = row + count - 1
+        names = ("close", *self._lines)
+        columns = (self._close, *self._lines.values())
+        rows = zip(*(column[row : row + count] for column in columns), strict=True)
+        return [dict(zip(names, values, strict=True)) for values in rows]
 
     def closes(self, count: int) -> Any:
         """See SignalReader."""
