@@ -207,6 +207,17 @@ class BacktestSection(Section):
     directory: LocalPath = Path("runs")
 
 
+class SweepSection(Section):
+    """Where `qmtl sweep` evaluates: on this machine, or on a Ray cluster; `address` names a running one.
+
+    Without `workers` as many as there are processors.
+    """
+
+    engine: Literal["local", "ray"] = "local"
+    workers: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    address: str | None = None
+
+
 class DemoSection(Section):
     """What `qmtl demo` replays; without data a seeded synthetic market."""
 
@@ -362,6 +373,7 @@ class Settings(Section):
     risk: RiskSection = Field(default_factory=RiskSection)
     trader: TraderSection = Field(default_factory=TraderSection)
     backtest: BacktestSection = Field(default_factory=BacktestSection)
+    sweep: SweepSection = Field(default_factory=SweepSection)
     demo: DemoSection = Field(default_factory=DemoSection)
     paper_exchange: PaperExchangeSection = Field(default_factory=PaperExchangeSection)
     connectors: ConnectorsSection = Field(default_factory=ConnectorsSection)

@@ -3,8 +3,8 @@
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
@@ -14,20 +14,25 @@ from qmtl import __version__
 from qmtl.cli.backtest import (
     DataOption,
     EndOption,
+    ExcludeOption,
     Market,
     SinceOption,
     StartOption,
+    StrictOption,
     SymbolOption,
     UnitOption,
     list_market,
     load_market,
+    parse_cut,
 )
 from qmtl.cli.invocation import BadInputError, Invocation, refusing
 from qmtl.cli.strategy_options import ParamsFile, StrategyArgument, read_params, size_option
+from qmtl.cli.sweep_progress import progress_of, spinner_of
 from qmtl.cli.sweep_space import Space, parse_space
 from qmtl.cli.sweep_text import (
     describe_data,
     describe_failures,
+    describe_over_holes,
     describe_sweep,
     draw_map,
     draw_table,
@@ -50,7 +55,7 @@ SweptOption = Annotated[
         "--param", "-p", help="NAME, NAME=LOW:HIGH:STEP, NAME=A,B,C or NAME=VALUE; may be repeated."
     ),
 ]
-EngineOption = Annotated[str, typer.Option("--engine", help="local (processes) or ray.")]
+EngineOption = Annotated[str | None, typer.Option("--engine", help="local (processes) or ray.")]
 SamplerOption = Annotated[str, typer.Option("--sampler", help="grid (every set) or optuna.")]
 SchemeOption = Annotated[str, typer.Option("--scheme", help="rolling or anchored training.")]
 PARAMS = Path("params")
@@ -86,7 +91,7 @@ def sweep(
     sampler: SamplerOption = "grid",
     trials: Annotated[int, typer.Option("--trials", help="Sets that optuna tries.")] = 100,
     seed: Annotated[int | None, typer.Option("--seed", help="Of optuna and of the intervals.")] = None,
-    engine: EngineOption = "local",
+    engine: EngineOption = None,
     workers: Annotated[int | None, typer.Option("--workers", help="How many at once.")] = None,
     address: Annotated[str | None, typer.Option("--address", help="Of a running Ray cluster.")] = None,
     data: DataOption = None,
@@ -95,6 +100,8 @@ def sweep(
     since: SinceOption = None,
     start: StartOption = None,
     end: EndOption = None,
+    exclude: ExcludeOption = None,
+    strict: StrictOption = False,
     size: Annotated[str | None, typer.Option("--size", help="0.01, 500 USDT or 1%.")] = None,
     fill: Annotated[str | None, typer.Option("--fill", help="next_open or close.")] = None,
     fee: Annotated[str | None, typer.Option("--fee", help="Of notional, taking, such as 0.04%.")] = None,
@@ -106,7 +113,7 @@ def sweep(
     """Try many parameter sets walking forward; a killed sweep goes on when it is run again."""
     invocation: Invocation = ctx.obj
     for name, value, allowed in (
-        ("--engine", engine, ("local", "ray")),
+        ("--engine", engine or "local", ("local", "ray")),
         ("--sampler", sampler, ("grid", "optuna")),
         ("--scheme", scheme, ("rolling", "anchored")),
     ):
@@ -121,14 +128,19 @@ def sweep(
             "--wallet": ("backtest.wallet", wallet),
             "--out": ("backtest.directory", directory),
             "--seed": ("backtest.seed", seed),
+            "--engine": ("sweep.engine", engine),
+            "--workers": ("sweep.workers", workers),
+            "--address": ("sweep.address", address),
             **size_option(size),
         }
     ).settings
-    market = Market(tuple(symbol or ()), tuple(data or ()), unit, (since, start, end))
+    market = Market(tuple(symbol or ()), tuple(data or ()), unit, (since, start, end), tuple(exclude or ()))
     walk = (splits, cast("Scheme", scheme), train, purge, embargo)
     job, space = make_job(invocation, settings, strategy, (param or (), params), market, walk)
-    search = Search(sampler, trials, settings.backtest.seed, engine, workers or os.cpu_count() or 1, address)
-    answer_sweep(invocation, job, space, search, settings.backtest.directory)
+    crew = settings.sweep
+    count = crew.workers or os.cpu_count() or 1
+    search = Search(sampler, trials, settings.backtest.seed, crew.engine, count, crew.address)
+    answer_sweep(invocation, job, space, search, settings.backtest.directory, strict=strict)
 
 
 def make_job(
@@ -160,10 +172,16 @@ def make_job(
         find_conditions(plan, terms)
     histories = load_market(invocation, settings, plan, market)
     symbol = plan.markets[0]
+    cuts = [parse_cut(text) for text in market.excluded]
+    if cuts and plan.volatility_target is not None:
+        raise BadInputError(
+            "--exclude: a volatility target would look over the cut; backtest one set at a time"
+        )
+    left = histories[symbol].without(cuts)
     splits, scheme, train, purge, embargo = walk
     with refusing(SplitError):
         chosen = walk_forward(
-            len(histories[symbol].bars),
+            sum(len(part.bars) for part in left),
             splits,
             scheme=scheme,
             train_share=train,
@@ -178,14 +196,21 @@ def make_job(
         histories=histories,
         instrument=list_market(symbol, histories[symbol]),
         splits=chosen,
+        excluded=cuts,
     )
     return job, space
 
 
 def answer_sweep(
-    invocation: Invocation, job: "SweepJob", space: Space, search: Search, directory: Path
+    invocation: Invocation,
+    job: "SweepJob",
+    space: Space,
+    search: Search,
+    directory: Path,
+    *,
+    strict: bool = False,
 ) -> None:
-    """Run what is not done yet, judge all of it, and say so."""
+    """Run what is not done yet, judge all of it, and say so; `strict` refuses trades over a hole."""
     from qmtl.engine.statistics import choose_period
     from qmtl.engine.sweep import SweepFile
     from qmtl.engine.sweep_verdict import judge
@@ -208,10 +233,18 @@ def answer_sweep(
     verdict = judge(rows, period, search.seed)
     if verdict.sets and verdict.failed == verdict.sets:
         raise BadInputError(f"all {verdict.sets:,} sets failed, the first with {rows[0]['error']}")
+    over = describe_over_holes(rows, job)
+    if strict and over:
+        raise BadInputError(over)
     saved = save(verdict, job, folder)
     body = dump_body(verdict, job, space, rows, period, folder, saved)
     (folder / VERDICT).write_text(json.dumps(body, indent=2, default=str) + "\n", "utf-8")
-    lines = [describe_data(job), *describe_failures(rows), *draw_map(rows, space, period)]
+    lines = [
+        describe_data(job),
+        *[f"holes: {over}"] * bool(over),
+        *describe_failures(rows),
+        *draw_map(rows, space, period),
+    ]
     lines += [*draw_table(verdict), *describe_sweep(verdict)]
     lines.append(dump_verdict(verdict, time.perf_counter() - began_s))
     lines += [f"saved {saved}"] if saved else []
@@ -321,6 +354,7 @@ def dump_body(
         "fingerprints": {symbol: one.fingerprint for symbol, one in job.histories.items()},
         "coverage": {symbol: one.coverage for symbol, one in job.histories.items()},
         "holes": [hole._asdict() for one in job.histories.values() for hole in one.holes],
+        "excluded": [list(cut) for cut in job.excluded],
         "fixed": dict(job.fixed),
         "space": space,
         "map": [
@@ -331,48 +365,3 @@ def dump_body(
         "errors": [{"params": row["params"], "error": row["error"]} for row in rows if "error" in row],
     }
     return cast("dict[str, Any]", without_nan(body))
-
-
-@contextmanager
-def spinner_of(invocation: Invocation, title: str) -> Iterator[None]:
-    """Show a labelled spinner on a terminal; nothing elsewhere."""
-    from rich.console import Console
-
-    console = Console(stderr=True, highlight=False)
-    if invocation.is_json or invocation.is_quiet or not console.is_terminal:
-        yield
-        return
-    with console.status(title):
-        yield
-
-
-@contextmanager
-def progress_of(
-    invocation: Invocation, title: str, done: int, sampler: "Sampler"
-) -> Iterator[Callable[[], None]]:
-    """Show sets done, rate and time left on a terminal; nothing elsewhere."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, highlight=False)
-    if invocation.is_json or invocation.is_quiet or not console.is_terminal:
-        yield lambda: None
-        return
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("sets · {task.fields[rate]} · left"),
-        TimeRemainingColumn(),
-    )
-    began_s, count = time.perf_counter(), 0
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=sampler.total, completed=done, rate="– sets/s")
-
-        def tell() -> None:
-            nonlocal count
-            count += 1
-            rate = count / max(1e-9, time.perf_counter() - began_s)
-            bar.update(task, advance=1, total=sampler.total, rate=f"{rate:.1f} sets/s")
-
-        yield tell

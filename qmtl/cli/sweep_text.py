@@ -26,14 +26,31 @@ def number(value: float, places: int = 1) -> str:
 def describe_data(job: "SweepJob") -> str:
     """Return how whole the data was and what was assumed, as `qmtl backtest` says it."""
     history = job.histories[job.symbol]
-    bars = f"{len(history.bars):,} bars ({coverage_text(len(history.bars), history.expected)} %"
-    count = len(history.holes)
+    left = history.without(job.excluded)
+    count, expected = sum(len(part.bars) for part in left), sum(part.expected for part in left)
+    bars = f"{count:,} bars ({coverage_text(count, expected)} %"
+    found = [hole for part in left for hole in part.holes]
     holes = (
-        f" · {count:,} hole{'' if count == 1 else 's'}, first {moment(history.holes[0].start_ms)}"
-        if count
+        f" · {len(found):,} hole{'' if len(found) == 1 else 's'}, first {moment(found[0].start_ms)}"
+        if found
         else ""
     )
     return f"{bars}, {history.fingerprint[:11]}…) · {job.terms.describe()} · {job.plan.describe()}{holes}"
+
+
+def describe_over_holes(rows: Sequence[Mapping[str, Any]], job: "SweepJob") -> str:
+    """Return how many sets trade over missing candles and where the first are missing; empty for none."""
+    over = sum(any(part["over_holes"] for part in _parts(row)) for row in rows)
+    if not over:
+        return ""
+    left = job.histories[job.symbol].without(job.excluded)
+    first = min(hole.start_ms for part in left for hole in part.holes)
+    trade = "set trades" if over == 1 else "sets trade"
+    return f"{over:,} {trade} over missing candles, first {moment(first)}"
+
+
+def _parts(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [*row["result"]["train"], *row["result"]["test"]] if "result" in row else []
 
 
 def dump_set(params: Mapping[str, Any]) -> str:

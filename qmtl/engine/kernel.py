@@ -6,7 +6,7 @@ one bar are neither, an entry in a position counts only where the same bar exits
 Prices, lots and money are whole numbers inside (`kernel_loop`), so results are exact.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from functools import cached_property, partial
 from math import gcd, isnan
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from qmtl.core.fees import MakerTakerFeeModel
 from qmtl.core.instrument import Instrument
 from qmtl.core.money import parse_decimal
+from qmtl.engine.kernel_run import Curve, KernelRun
 from qmtl.engine.margin import find_bracket, standard_brackets
 from qmtl.engine.simulated_venue import FillMode
 
@@ -37,7 +38,7 @@ YEAR_MS = 365 * 86_400_000
 _FINEST = 10
 _NEAR = 1e-3
 """A price this near to a whole number of steps is one: the rest is how floats write decimals."""
-REASONS = ("open", "stop", "target", "signal", "reversal")
+REASONS = ("open", "stop", "target", "signal", "reversal", "excluded")
 """Why a trade ended, by the number in its row."""
 
 
@@ -95,59 +96,23 @@ class Funding(NamedTuple):
     mark: Floats
 
 
-class Curve(NamedTuple):
-    """Equity as it is asked for: `draw(unit, out)` writes `size` values, money of the kernel times `unit`."""
-
-    size: int
-    draw: Callable[[float, Floats | Whole], Any]
-
-
-class KernelRun(NamedTuple):
-    """One run: trades as whole numbers by `kernel_loop` column, equity at the marks, counts of events."""
-
-    market: "KernelMarket"
-    trades: Whole
-    curve: Curve
-    conflicts: int
-    refusals: int
-    bars_held: int
-    turnover_money: int
-
-    @property
-    def equity_money(self) -> Whole:
-        """Equity in money steps at the closes of the rows asked for."""
-        drawn = np.empty(self.curve.size, np.int64)
-        self.curve.draw(1, drawn)
-        return drawn
-
-    @property
-    def equity(self) -> Floats:
-        """Equity in quote units at the closes of the rows asked for."""
-        drawn = np.empty(self.curve.size)
-        self.curve.draw(float(self.market.money_step), drawn)
-        return drawn
-
-    @property
-    def turnover(self) -> float:
-        """Notional of all fills in quote units."""
-        return self.turnover_money * float(self.market.money_step)
-
-    def profits(self) -> Floats:
-        """Profit of each closed trade after fees and funding, quote units."""
-        from qmtl.engine.kernel_loop import earn
-
-        return earn(self.trades, self.market.value, float(self.market.money_step))
-
-
 class KernelMarket:
     """Candles of one instrument as the kernel counts them, made once and shared by every run.
 
-    `price_step` is the tick, or finer where prices are between ticks. Raises KernelError where prices have
-    more than ten decimals beyond the tick, or are not finite and positive.
+    `price_step` is the tick, or finer where prices are between ticks. After each row of `ends`, ascending,
+    candles were cut out: what is held there is closed at its close, what waits is cancelled. Raises
+    KernelError where prices have more than ten decimals beyond the tick, or are not finite and positive.
     """
 
-    def __init__(self, candles: Candles, instrument: Instrument, funding: Funding | None = None) -> None:
+    def __init__(
+        self,
+        candles: Candles,
+        instrument: Instrument,
+        funding: Funding | None = None,
+        ends: Iterable[int] = (),
+    ) -> None:
         self.candles = candles
+        self.ends = np.array(list(ends), np.int64)
         self._terms: dict[Conditions, Terms] = {}
         self.instrument = instrument
         prices = candles[1:]
@@ -240,6 +205,8 @@ class KernelMarket:
         kinds = {"quantity": FIXED, "notional": NOTIONAL, "equity": SHARE, "volatility": VOLATILITY}
         steps = {"quantity": one.lot_size, "notional": self.money_step}
         size = int(sizing.value / steps.get(sizing.kind, Decimal(1) / _BILLION))
+        if sizing.kind == "volatility" and self.ends.size:
+            raise KernelError("size: a volatility target would look over a cut; backtest one set at a time")
         if sizing.value <= 0 or (sizing.kind not in steps and size > 9 * _BILLION):
             raise KernelError(f"size: {sizing.kind} {sizing.value} is not above 0, or too large")
         brackets = standard_brackets(one.maintenance_rate)
@@ -302,6 +269,7 @@ def run(
         marks = np.arange(end - begin, dtype=np.int64)
     funding = market.funding[np.searchsorted(market.funding[:, 0], begin) :].copy()
     funding[:, 0] -= begin
+    ends = market.ends[np.searchsorted(market.ends, begin) :] - begin
     room = int(np.count_nonzero(cut.long) + np.count_nonzero(cut.short)) + 1
     trades = np.empty((room, kernel_loop.TRADE_COLUMNS), np.int64)
     money = np.empty(marks.size, np.int64)
@@ -309,7 +277,7 @@ def run(
     kernel_loop.trade(
         market.open[begin:end], market.high[begin:end], market.low[begin:end], market.close[begin:end],
         cut.long, cut.short, cut.exit_long, cut.exit_short,
-        terms, market.squares[begin:end], funding, marks, trades, money, counts,
+        terms, market.squares[begin:end], funding, ends, marks, trades, money, counts,
     )  # fmt: skip
     conflicts, refusals, bars_held, turnover, closed, is_open, ruined = counts.tolist()
     if ruined:
@@ -335,7 +303,8 @@ def compile_kernel() -> None:
     kernel_loop.earn(trades, 1, 1.0)
     kernel_loop.trade(
         steps, steps, steps, steps, none, none, none, none, kernel_loop.Terms(**numbers), np.ones(2),
-        np.empty((0, 3), np.int64), steps[:0], trades, steps, np.zeros(kernel_loop.COUNTERS, np.int64),
+        np.empty((0, 3), np.int64), steps[:0], steps[:0], trades, steps,
+        np.zeros(kernel_loop.COUNTERS, np.int64),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ BILLION = 1_000_000_000
 LARGEST = 2**63 - 1
 HALFWAY = 4.5e9
 """Prices are counted in fewer steps than twice this."""
-STOP, TARGET, SIGNAL, REVERSAL, OPEN = 1, 2, 3, 4, 0
+STOP, TARGET, SIGNAL, REVERSAL, EXCLUDED, OPEN = 1, 2, 3, 4, 5, 0
 """Why a trade ended; OPEN: it did not."""
 FIXED, NOTIONAL, SHARE, VOLATILITY = range(4)
 """What `Terms.size` means: lots, money, a share of equity, or yearly volatility as one (both in 1e-9)."""
@@ -338,20 +338,21 @@ def _fund(
 def trade(
     opened: Whole, high: Whole, low: Whole, close: Whole,
     long: Flags, short: Flags, exit_long: Flags, exit_short: Flags,
-    terms: Terms, squares: Floats, funding: Whole, marks: Whole,
+    terms: Terms, squares: Floats, funding: Whole, ends: Whole, marks: Whole,
     trades: Whole, equity: Whole, counts: Whole,
 ) -> None:  # fmt: skip
     """Trade every row; see engine.kernel.run for the meaning.
 
     `squares` are the squared log returns by row, read for a volatility target only. `funding` rows are (row
-    before whose open it is paid, whole, part). `equity` takes the equity at the close of each row of
-    `marks`, both ascending. `trades` has room for every entry signal.
+    before whose open it is paid, whole, part). Every row of `ends` is left flat. `equity` takes the equity
+    at the close of each row of `marks`. All three ascend. `trades` has room for every entry signal.
     """
     memory = np.zeros(_MEMORY, np.int64)
     memory[_WALLET] = terms.wallet
     rows = close.size
-    next_fund, next_mark = 0, 0
+    next_fund, next_end, next_mark = 0, 0, 0
     fund_row = funding[0, 0] if funding.shape[0] else rows
+    end_row = ends[0] if ends.size else rows
     mark_row = marks[0] if marks.size else rows
     for row in range(rows):
         if row >= fund_row:
@@ -368,6 +369,13 @@ def trade(
             _decide(row, close[row], wants, int(leaves), squares, terms, memory, trades, counts)
         if long[row] and not wants:
             counts[CONFLICTS] += 1
+        if row == end_row:
+            memory[_ENTERS] = memory[_LEAVES] = 0
+            if memory[_HELD]:
+                way = 1 if memory[_HELD] > 0 else -1
+                _leave(row, taken(close[row], -way, terms), EXCLUDED, 0, terms, memory, trades, counts)
+            next_end += 1
+            end_row = ends[next_end] if next_end < ends.size else rows
         if row == mark_row:
             equity[next_mark] = memory[_WALLET] + memory[_HELD] * close[row] * terms.value - memory[_COST]
             next_mark += 1

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from qmtl.core.interval import parse_interval
-from qmtl.engine.kernel import Conditions, Curve, Floats, KernelMarket, KernelRun, Whole
+from qmtl.engine.kernel import Conditions, Floats, KernelError, KernelMarket, Whole
+from qmtl.engine.kernel_run import Curve, KernelRun
 from qmtl.trader.close_form import CloseFormParams
 
 
@@ -20,6 +21,8 @@ def run_close_form(
     from qmtl.engine.kernel_loop import TRADE_COLUMNS
     from qmtl.trader.close_form_scan import draw_equity, follow, read_bands
 
+    if market.ends.size:
+        raise KernelError("close form: candles were cut out of this market; run each stretch by itself")
     close, times = market.candles.close, market.candles.open_ms
     terms, scale, window = market.terms(conditions), 1 / float(market.price_step), params.window
     lots = int(params.quantity / market.instrument.lot_size)

@@ -2,14 +2,16 @@
 
 import json
 import re
+import shutil
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
 import pytest
 import yaml
 
-from tests.cli.command import Answer, run_command, start
+from tests.cli.command import Answer, qmtl, run_command, start
 from tests.runtime.sdk.strategies import BAND_BREAK, walk
 
 SETS = ("-p", "window=10:20:5", "-p", "inner=1.0,1.5", "--splits", "2", "--workers", "1")
@@ -111,6 +113,71 @@ def test_a_sweep_killed_by_sigkill_goes_on_when_it_is_run_again(place: Path) -> 
     again = sweep(*SETS)
     assert "going on from 4 sets" in again.error
     assert "6 sets × 2 splits" in again.text
+
+
+def moments(place: Path, *rows: int) -> list[str]:
+    opens = pl.read_parquet(place / "candles.parquet")["open_ms"].to_list()
+    return [datetime.fromtimestamp(opens[row] / 1000, UTC).strftime("%Y-%m-%dT%H:%M") for row in rows]
+
+
+def test_an_excluded_period_is_cut_out_and_makes_another_sweep(place: Path) -> None:
+    start, end = moments(place, 600, 700)
+    answer = sweep(*SETS, "--exclude", f"{start}:{end}", "--json")
+    assert answer.code == 0, answer.error
+    body, whole = json.loads(answer.text), json.loads(sweep(*SETS, "--json").text)
+    assert body["sweep"] != whole["sweep"]
+    assert body["map"] != whole["map"]
+    assert [last - first for first, last in body["excluded"]] == [100 * 60_000]
+    told = sweep(*SETS, "--exclude", f"{start}:{end}")
+    assert told.text.startswith("2,400 bars (100 %, ")
+    wrong = sweep(*SETS, "--exclude", f"{end}:{start}")
+    assert wrong.code == 2
+    assert "the start is not before the end" in wrong.error
+    (place / "qmtl.yml").write_text("trader: {volatility_target: 0.2}\n")
+    wrong = sweep(*SETS, "--exclude", f"{start}:{end}")
+    assert wrong.code == 2
+    assert "--exclude: a volatility target would look over the cut" in wrong.error
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("engine: dask", "sweep.engine"), ("workers: 0", "sweep.workers")],
+)
+def test_a_wrong_word_of_the_sweep_section_is_named(place: Path, text: str, message: str) -> None:
+    (place / "qmtl.yml").write_text(f"sweep: {{{text}}}\n")
+    answer = sweep("-p", "window=10,12", "--splits", "2")
+    assert answer.code == 2
+    assert message in answer.error
+
+
+def test_ray_is_chosen_by_configuration_and_finds_the_same(place: Path) -> None:
+    pytest.importorskip("ray")
+    words = ("-p", "window=10,12", "--splits", "2", "--json")
+    here = json.loads(sweep(*words, "--workers", "1").text)
+    shutil.rmtree(place / "runs")
+    (place / "qmtl.yml").write_text("sweep: {engine: ray, workers: 1}\n")
+    command = ("sweep", "band_break.py", "--data", "candles.parquet", *words)
+    there = qmtl(*command, home=place, timeout_s=240, RAY_USAGE_STATS_ENABLED="0")
+    assert there.returncode == 0, there.stderr
+    assert json.loads(there.stdout)["map"] == here["map"]
+
+
+def test_06_a_hole_under_a_trade_of_a_sweep_is_flagged_and_strict_refuses(place: Path) -> None:
+    frame = pl.read_parquet("candles.parquet")
+    holes = [row for start in range(400, 2_400, 200) for row in range(start, start + 30)]
+    frame.with_row_index().filter(~pl.col("index").is_in(holes)).drop("index").write_parquet(
+        "candles.parquet"
+    )
+    words = ("-p", "window=10,12", "-p", "stop=0.05", "-p", "target=0.05", "--splits", "2", "--workers", "1")
+    answer = sweep(*words)
+    assert answer.code == 0, answer.error
+    flag = next(line for line in answer.text.splitlines() if line.startswith("holes: "))
+    assert re.fullmatch(r"holes: [12] sets? trades? over missing candles, first [-\d]+ [:\d]+", flag)
+    (place / "params/band_break.yml").unlink()
+    strict = sweep(*words, "--strict")
+    assert (strict.code, strict.text) == (2, "")
+    assert flag.removeprefix("holes: ") in strict.error
+    assert not (place / "params/band_break.yml").exists()
 
 
 def test_without_words_every_range_of_the_class_is_swept(place: Path) -> None:

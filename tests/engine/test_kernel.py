@@ -22,11 +22,11 @@ from qmtl.engine.kernel import (
     Job,
     KernelError,
     KernelMarket,
-    KernelRun,
     Sizing,
     run,
     run_batch,
 )
+from qmtl.engine.kernel_run import KernelRun
 from qmtl.runtime.sdk import Bars, Param, Signals, Strategy
 from qmtl.runtime.sdk.funded_venue import FundedVenue
 from qmtl.runtime.sdk.market_history import Funding as Rate

@@ -12,7 +12,8 @@ from qmtl.core.order import Side
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.engine import Engine
 from qmtl.engine.journal import MemoryJournal
-from qmtl.engine.kernel import Candles, Conditions, KernelRun
+from qmtl.engine.kernel import Candles, Conditions
+from qmtl.engine.kernel_run import KernelRun
 from qmtl.engine.matching import MatchingCore
 from qmtl.engine.ports import MatchingVenue
 from qmtl.engine.simulated_venue import SimulatedVenue

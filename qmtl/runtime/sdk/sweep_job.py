@@ -30,6 +30,8 @@ class SweepJob:
     """Everything a set is evaluated with: strategy, fixed parameters, market, costs, splits.
 
     `histories` are by exchange symbol, the first is traded and the others are what `bars.of` may ask for.
+    `excluded` are ranges [start, end) in ms that are cut out: `splits` count the rows that are left, no
+    signal looks over a cut, and each is met flat.
     """
 
     source: StrategySource
@@ -39,6 +41,7 @@ class SweepJob:
     histories: Mapping[str, MarketHistory]
     instrument: Instrument
     splits: Sequence[Split]
+    excluded: Sequence[tuple[int, int]] = ()
 
     @property
     def symbol(self) -> str:
@@ -62,13 +65,22 @@ class SweepJob:
             "plan": self.plan.dump(),
             "terms": msgspec.to_builtins(self.terms),
             "splits": [list(split) for split in self.splits],
+            **({"excluded": [list(cut) for cut in self.excluded]} if self.excluded else {}),
         }
 
     def write(self, folder: Path) -> Workload:
-        """Write the columns below `folder` and return the workload that opens them there."""
+        """Write the columns below `folder` and return the workload that opens them there.
+
+        ValueError when several symbols are not left with the same stretches.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        stretches = {}
         for symbol, history in self.histories.items():
-            write_columns(folder / symbol, history)
+            left = history.without(self.excluded)
+            stretches[symbol] = [len(part.bars) for part in left]
+            write_columns(folder / symbol, [part.bars for part in left], find_funding(history))
+        if len({len(lengths) for lengths in stretches.values()}) != 1:
+            raise ValueError("histories of several symbols must cover the same stretches")
         config = {
             "folder": str(folder.absolute()),
             "strategy": self.source.reference,
@@ -76,6 +88,7 @@ class SweepJob:
             "fixed": dict(self.fixed),
             "symbols": list(self.histories),
             "interval": self.plan.interval,
+            "stretches": stretches,
             "instrument": json.loads(msgspec.json.encode(self.instrument)),
             "conditions": json.loads(msgspec.json.encode(find_conditions(self.plan, self.terms))),
             "splits": [list(split) for split in self.splits],
@@ -124,12 +137,11 @@ def find_funding(history: MarketHistory) -> Funding | None:
     )
 
 
-def write_columns(folder: Path, history: MarketHistory) -> None:
-    """Write a history as one .npy file a column, which workers map into memory."""
+def write_columns(folder: Path, parts: Sequence[Bars], funding: Funding | None) -> None:
+    """Write stretches of bars end to end, one .npy file a column, which workers map into memory."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("open_ms", *_COLUMNS):
-        np.save(folder / f"{name}.npy", getattr(history.bars, name))
-    funding = find_funding(history)
+        np.save(folder / f"{name}.npy", np.concatenate([getattr(bars, name) for bars in parts]))
     if funding is not None:
         np.save(folder / "funding.npy", np.stack([column.astype(np.float64) for column in funding]))
 

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 
 from qmtl.core.instrument import Instrument
 from qmtl.engine.crew import Evaluate, Plain
-from qmtl.engine.kernel import Columns, Conditions, KernelMarket, KernelRun, run
+from qmtl.engine.kernel import Columns, Conditions, KernelMarket, run
+from qmtl.engine.kernel_run import KernelRun
 from qmtl.engine.splits import Split
 from qmtl.engine.statistics import max_drawdown, period_ends, returns_of, sharpe, total_return
 from qmtl.engine.sweep_verdict import PERIODS
+from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.memo import Memo, remembering
 from qmtl.runtime.sdk.param import StrategyError
 from qmtl.runtime.sdk.signal_reader import check
@@ -40,19 +43,21 @@ class SweepWorker:
         folder, symbols = Path(config["folder"]), list(config["symbols"])
         markets = {one: read_columns(folder / one, one, config["interval"]) for one in symbols}
         bars, funding = markets[symbols[0]]
-        others = {one: market[0] for one, market in markets.items() if one != symbols[0]}
-        self._bars = bars.with_others(others) if others else bars
+        self._stretches = _cut({one: market[0] for one, market in markets.items()}, config["stretches"])
+        self._starts = [0, *np.cumsum(config["stretches"][symbols[0]]).tolist()]
         self._symbols = symbols
         instrument = msgspec.convert(config["instrument"], Instrument, strict=False)
-        self._market = KernelMarket(to_candles(bars), instrument, funding)
+        ends = [start - 1 for start in self._starts[1:-1]]
+        self._market = KernelMarket(to_candles(bars), instrument, funding, ends)
+        self._gaps = _count_gaps(bars, ends)
         self._conditions = msgspec.convert(config["conditions"], Conditions, strict=False)
         self._splits = [Split(*split) for split in config["splits"]]
         self._period = PERIODS[config["period"]]
         self._source = load_kept(config["strategy"], config["sha256"], None)
         self._class = _tracked(self._source.cls)
         self._fixed = dict(config["fixed"])
-        columns = (self._bars.open, self._bars.high, self._bars.low, self._bars.close, self._bars.volume)
-        self._memo = Memo(columns)
+        names = ("open", "high", "low", "close", "volume")
+        self._memo = Memo(getattr(part, name) for part in self._stretches for name in names)
         self._columns: OrderedDict[tuple[tuple[str, Any], ...], Columns] = OrderedDict()
 
     def evaluate(self, params: Plain) -> dict[str, Any]:
@@ -78,7 +83,14 @@ class SweepWorker:
         marks = period_ends(times, self._period)
         done = run(self._market, columns, self._conditions, stop=stop, target=target, rows=rows, marks=marks)
         returns = returns_of(done.equity, float(self._conditions.wallet))
-        return {**_figures(done), "periods": len(returns), **_ratios(returns, self._period.per_year)}, returns
+        figures = {**_figures(done), "over_holes": self._count_over_holes(done, rows)}
+        return {**figures, "periods": len(returns), **_ratios(returns, self._period.per_year)}, returns
+
+    def _count_over_holes(self, done: KernelRun, rows: slice) -> int:
+        """Return during how many trades candles are missing."""
+        gaps = self._gaps[rows]
+        entry, leave = done.trades[:, 0], done.trades[:, 1]
+        return int(np.count_nonzero(gaps[np.where(leave < 0, len(gaps) - 1, leave)] > gaps[entry]))
 
     def _find_columns(self, strategy: Strategy) -> Columns:
         """Return the signals of a set, those of an earlier one where everything they read is the same."""
@@ -87,12 +99,12 @@ class SweepWorker:
                 self._columns.move_to_end(read)
                 return known
         with reads_of(strategy) as read_names:
-            found = self._read_signals(strategy)
-        said = (found.long, found.short, found.exit_long, found.exit_short)
-        columns = Columns(*(np.array(column, dtype=np.bool_) for column in said))
+            said = [self._read_signals(strategy, part) for part in self._stretches]
+        columns = Columns(*(np.concatenate([getattr(one, name) for one in said]) for name in Columns._fields))
         warmup = self._find_warmup(strategy, columns)
-        for column in columns:
-            column[: max(0, warmup - 1)] = False
+        for start, end in pairwise(self._starts):
+            for column in columns:
+                column[start : min(end, start + max(0, warmup - 1))] = False
         self._columns[tuple((name, getattr(strategy, name)) for name in sorted(read_names))] = columns
         if len(self._columns) > KEPT:
             self._columns.popitem(last=False)
@@ -102,20 +114,41 @@ class SweepWorker:
         """Return a number of bars before which no signal may count, exact where a signal stands before."""
         if strategy.warmup is not None:
             return strategy.warmup
-        first = int(np.argmax(columns.long | columns.short))
-        if not (columns.long[first] or columns.short[first]) or is_enough(strategy, first + 1, self._symbols):
-            return first + 1
+        entries = columns.long | columns.short
+        parts = [entries[start:end] for start, end in pairwise(self._starts)]
+        firsts = [int(np.argmax(part)) for part in parts if part.any()]
+        if not firsts or is_enough(strategy, min(firsts) + 1, self._symbols):
+            return min(firsts, default=0) + 1
         return measure_warmup(strategy, self._symbols)
 
-    def _read_signals(self, strategy: Strategy) -> Signals:
+    def _read_signals(self, strategy: Strategy, bars: Bars) -> Signals:
         try:
             with remembering(self._memo):
-                return check(strategy, self._bars)
+                return check(strategy, bars)
         except ValueError as error:
             # A strategy that writes into an indicator's array needs one of its own.
             if "read-only" not in str(error):
                 raise
-        return check(strategy, self._bars)
+        return check(strategy, bars)
+
+
+def _cut(markets: dict[str, Bars], lengths: dict[str, list[int]]) -> list[Bars]:
+    """Return each stretch of the first market, which knows the same stretch of the others."""
+    cut = []
+    edges = {one: [0, *np.cumsum(lengths[one]).tolist()] for one in markets}
+    first, *others = markets
+    for at in range(len(lengths[first])):
+        parts = {one: bars.slice(edges[one][at], edges[one][at + 1]) for one, bars in markets.items()}
+        bars = parts[first]
+        cut.append(bars.with_others({one: parts[one] for one in others}) if others else bars)
+    return cut
+
+
+def _count_gaps(bars: Bars, ends: list[int]) -> Any:
+    """Return for each row how many times candles were missing up to it; a cut is no hole."""
+    is_after_gap = np.diff(bars.open_ms, prepend=bars.open_ms[:1] - bars.interval_ms) != bars.interval_ms
+    is_after_gap[[end + 1 for end in ends]] = False
+    return np.cumsum(is_after_gap)
 
 
 def _figures(done: KernelRun) -> dict[str, Any]:

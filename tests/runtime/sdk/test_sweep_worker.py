@@ -13,6 +13,7 @@ from qmtl.engine.splits import walk_forward
 from qmtl.runtime.sdk.backtest_job import BacktestJob
 from qmtl.runtime.sdk.backtest_run import run_backtest
 from qmtl.runtime.sdk.backtest_terms import BacktestTerms
+from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.market_history import Funding, MarketHistory, make_history
 from qmtl.runtime.sdk.param import StrategyError
 from qmtl.runtime.sdk.strategy import make_strategy
@@ -87,6 +88,64 @@ def test_a_training_from_the_first_bar_is_the_backtest_of_it(
     assert train["net"] == pytest.approx(sum(float(trade.pnl) for trade in result.trades), abs=1e-6)
     assert train["total_return"] == pytest.approx(result.net / 10_000, abs=1e-12)
     assert train["sharpe"] == pytest.approx(result.figures()["sharpe"], abs=1e-9)
+
+
+@pytest.mark.parametrize("terms", [BacktestTerms(), BacktestTerms(fill="close", slippage_ticks=0)])
+def test_a_training_over_cuts_is_the_backtest_that_excludes_them(
+    tmp_path: Path, terms: BacktestTerms
+) -> None:
+    whole = history()
+    opens = whole.bars.open_ms
+    cuts = [(int(opens[begin]), int(opens[end])) for begin, end in ((180, 260), (431, 490), (700, 701))]
+    splits = walk_forward(2_500 - 80 - 59 - 1, 3)
+    one = job(tmp_path, terms=terms, splits=splits, excluded=cuts)
+    params = {"window": 12, "inner": 0.75, "stop": 0.02, "target": 0.03}
+    found = worker(one, tmp_path).evaluate(params)
+    strategy = make_strategy(one.source.cls, params)
+    end = int(opens[splits[0].train_end + 80 + 59 + 1])
+    result = run_backtest(
+        BacktestJob(
+            strategy=strategy, plan=TradePlan(), histories={"BTCUSDT": whole.between(0, end)},
+            instruments={"BTCUSDT": BTC}, terms=terms, warmup=measure_warmup(strategy), excluded=cuts,
+        )
+    )  # fmt: skip
+    assert "excluded" in {trade.why_out for trade in result.trades}
+    train = found["train"][0]
+    assert train["trades"] == len(result.trades) > 20
+    assert train["net"] == pytest.approx(sum(float(trade.pnl) for trade in result.trades), abs=1e-6)
+    assert train["total_return"] == pytest.approx(result.net / 10_000, abs=1e-12)
+    assert train["over_holes"] == len(result.trades_over_holes) == 0
+    assert one.identify() != job(tmp_path, terms=terms, splits=splits).identify()
+
+
+def test_trades_over_missing_candles_are_counted(tmp_path: Path) -> None:
+    whole = history()
+    kept = np.ones(2_500, bool)
+    kept[300:340] = kept[900:905] = False
+    columns = [
+        getattr(whole.bars, name)[kept] for name in ("open_ms", "open", "high", "low", "close", "volume")
+    ]
+    holed = make_history(Bars(*columns, symbol="BTCUSDT"), source="walk", node_id="ohlcv:test")
+    one = job(tmp_path, histories={"BTCUSDT": holed}, splits=walk_forward(2_455, 3))
+    params = {"window": 12, "inner": 0.75, "stop": 0.02, "target": 0.03}
+    strategy = make_strategy(one.source.cls, params)
+    end = int(holed.bars.open_ms[one.splits[0].train_end])
+    result = run_backtest(
+        BacktestJob(
+            strategy=strategy, plan=TradePlan(), histories={"BTCUSDT": holed.between(0, end)},
+            instruments={"BTCUSDT": BTC}, terms=BacktestTerms(), warmup=measure_warmup(strategy),
+        )
+    )  # fmt: skip
+    train = worker(one, tmp_path).evaluate(params)["train"][0]
+    assert train["over_holes"] == len(result.trades_over_holes) > 0
+
+
+def test_a_volatility_target_does_not_look_over_a_cut(tmp_path: Path) -> None:
+    opens = history().bars.open_ms
+    plan = TradePlan(volatility_target=Decimal("0.3"))
+    one = job(tmp_path, plan=plan, excluded=[(int(opens[100]), int(opens[200]))])
+    with pytest.raises(KernelError, match="volatility target would look over a cut"):
+        worker(one, tmp_path)._market.terms(find_conditions(plan, BacktestTerms()))
 
 
 def test_tests_are_whole_and_their_returns_end_to_end(tmp_path: Path) -> None:
