@@ -16,7 +16,6 @@ from qmtl.runtime.io.questdb_tables import (
     BARS,
     COVERAGE,
     TRADES,
-    Column,
     TableShape,
     check_table,
     coverage_table,
@@ -99,6 +98,7 @@ class QuestDBStore:
         self._shapes: dict[str, TableShape] = {}
         self._recorded: str | None = None
         self._locks: dict[SeriesKey, asyncio.Lock] = {}
+        self._making = asyncio.Lock()
 
     @property
     def place(self) -> str:
@@ -218,20 +218,21 @@ class QuestDBStore:
         if self._shapes.get(table) is shape:
             return True
         found = await self._link.describe(table)
-        if found is None:
+        if found is None or found.is_half_made:
             return False
-        columns, is_wal = found
-        check_table(table, shape, (Column(*row) for row in columns), is_wal=is_wal)
+        check_table(table, shape, found.columns, is_wal=found.is_wal)
         self._shapes[table] = shape
         return True
 
     async def _prepare(self, key: SeriesKey) -> None:
         """Make the tables where they are missing, and record whose rows they hold."""
         shape = BARS if resolve_series(key).kind == "ohlcv" else TRADES
-        for table, wanted in ((self.table, shape), (self._marks_table, COVERAGE)):
-            if not await self._look_up(table, wanted):
-                await self._link.execute(create_statement(table, wanted))
-                await self._look_up(table, wanted)
+        # One at a time: what is half-made is dropped once.
+        async with self._making:
+            for table, wanted in ((self.table, shape), (self._marks_table, COVERAGE)):
+                if not await self._look_up(table, wanted):
+                    await self._link.create(table, create_statement(table, wanted))
+                    await self._look_up(table, wanted)
         await self._check_environment()
         if self._recorded is None:
             kind = self.environment or "production"

@@ -1,15 +1,17 @@
+# ruff: noqa: S608 - of a statement only the table's name varies, and that is a checked identifier
 """The two wires to a QuestDB server: queries over pooled pgwire, rows by ILP over HTTP."""
 
 import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from urllib.parse import unquote, urlsplit
 
 from qmtl.engine.clock import SystemClock
 from qmtl.engine.ports import Clock, Random
+from qmtl.runtime.io.questdb_tables import Column, TableState
 from qmtl.runtime.sdk.history import QuestDBConnectionError, StoreError, WalLagError, WalSuspendedError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ _LAG = (
 )
 _COLUMNS = 'SELECT "column", type, "upsertKey" FROM (SHOW COLUMNS FROM "{table}")'
 _ABSENT = "table does not exist"
+_HAS_WAL = 'SELECT "walEnabled" FROM tables() WHERE lower(table_name) = lower($1)'
 
 
 class Address(NamedTuple):
@@ -118,21 +121,38 @@ class QuestDBLink:
         await asyncio.to_thread(self._send, table, rows)
         await self.wait_applied(table)
 
-    async def describe(self, table: str) -> "tuple[list[asyncpg.Record], bool] | None":
-        """Return (column, type, upsertKey) of a table and whether it has a WAL; None where it is not.
+    async def describe(self, table: str) -> TableState | None:
+        """Return what a table is, None where there is none; StoreError when it has rows and has lost its log.
 
-        `tables()` and its like are not asked: after a start QuestDB fills them in the background, and until
-        then a table may be missing there and be found by every other query.
+        Of a table that is there nothing is asked of `tables()`: after a start QuestDB fills it in the
+        background, and until then a table may be missing there and be found by every other query.
         """
-        asyncpg = _load("asyncpg")
-        with self._reporting():
-            try:
-                columns = await self._fetch(_COLUMNS.format(table=table))
-            except asyncpg.PostgresError as error:
-                if _ABSENT in str(error):
-                    return None
-                raise
-            return columns, bool(await self._fetch(_LAG, table, table))
+        started = self._clock.real_ms()
+        while True:
+            columns = await self._read_columns(table)
+            lags = await self.fetch(_LAG, table, table)
+            if columns is None and not lags:
+                return None
+            if columns is not None and lags and lags[0]["accepted"] >= 0:
+                return TableState(columns, is_wal=True)
+            if columns is not None and (known := await self.fetch(_HAS_WAL, table)):
+                if not known[0][0]:
+                    return TableState(columns, is_wal=False)
+                if not (await self.fetch(f'SELECT count() FROM "{table}"'))[0][0]:
+                    return TableState(columns, is_wal=True, is_half_made=True)
+                raise StoreError(f'table "{table}" holds rows, and QuestDB cannot read its transaction log')
+            if self._clock.real_ms() - started > self._wal_timeout_s * 1000:
+                raise StoreError(f'table "{table}" is there, and QuestDB cannot open it')
+            await self._clock.sleep(_POLL_MAX_S)
+
+    async def create(self, table: str, statement: str) -> None:
+        """Make a table; a half-made one, which is empty and takes no rows, goes first."""
+        found = await self.describe(table)
+        if found is not None and found.is_half_made:
+            # QuestDB drops it and still says that parts of it are missing.
+            with suppress(StoreError):
+                await self.execute(f'DROP TABLE "{table}"')
+        await self.execute(statement)
 
     async def wait_applied(self, table: str) -> None:
         """Return once everything that the table has accepted so far can be read."""
@@ -181,6 +201,16 @@ class QuestDBLink:
             pool.terminate()
 
     # --- pgwire -----------------------------------------------------------------------------------
+
+    async def _read_columns(self, table: str) -> list[Column] | None:
+        asyncpg = _load("asyncpg")
+        with self._reporting():
+            try:
+                return [Column(*row) for row in await self._fetch(_COLUMNS.format(table=table))]
+            except asyncpg.PostgresError as error:
+                if _ABSENT in str(error):
+                    return None
+                raise
 
     async def _fetch(self, query: str, *values: Any) -> "list[asyncpg.Record]":
         pool = await self._ready_pool()

@@ -62,6 +62,14 @@ class Column(NamedTuple):
     is_key: bool
 
 
+class TableState(NamedTuple):
+    """A table as it is found; half-made is what QuestDB leaves when it is killed while it makes one."""
+
+    columns: list[Column]
+    is_wal: bool
+    is_half_made: bool = False
+
+
 def check_identifier(name: str) -> str:
     """Return `name` if it is an identifier of at most 127 characters; else InvalidIdentifierError."""
     if not _IDENTIFIER.fullmatch(name):
