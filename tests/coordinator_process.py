@@ -38,7 +38,7 @@ class CoordinatorProcess:
         self.process = start("coordinator", "--json", home=self.folder)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
-        assert line, self.process.communicate(timeout=20)[1]
+        assert line, self.process.communicate(timeout=60)[1]
         said: dict[str, Any] = json.loads(line)
         return said
 
@@ -54,7 +54,7 @@ class CoordinatorProcess:
         if self.process is None:
             return 0
         self.process.send_signal(how)
-        self.process.communicate(timeout=30)
+        self.process.communicate(timeout=60)
         code = self.process.returncode
         self.process = None
         return code

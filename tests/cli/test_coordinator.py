@@ -28,7 +28,7 @@ def test_serves_until_it_is_stopped(home: Path) -> None:
         assert answer.status_code == 200
     finally:
         process.terminate()
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
     assert (home / "coordinator.db").exists()
 
@@ -68,7 +68,7 @@ def test_keys_and_tokens_open_a_coordinator(home: Path) -> None:
         assert httpx.get(inspect, headers={"Authorization": f"Bearer {token}"}).status_code == 200
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 def test_keys_are_added_to_a_set(home: Path) -> None:

@@ -30,7 +30,7 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert f"127.0.0.1:{port}" in server.stdout.readline()
     yield f"http://127.0.0.1:{port}"
     server.send_signal(signal.SIGINT)
-    server.communicate(timeout=30)
+    server.communicate(timeout=60)
 
 
 def set_faults(url: str, method: str, rules: bytes) -> None:

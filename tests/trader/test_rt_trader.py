@@ -225,7 +225,7 @@ def test_the_blocking_call_ends_with_ctrl_c(tmp_path: Path) -> None:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
-    asyncio.run_coroutine_threadsafe(place.start(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(place.start(), loop).result(60)
     trader = place.make()
     key = threading.Timer(0.6, os.kill, (os.getpid(), signal.SIGINT))
     key.start()
@@ -233,7 +233,7 @@ def test_the_blocking_call_ends_with_ctrl_c(tmp_path: Path) -> None:
         trader.trade()
     finally:
         key.join()
-        asyncio.run_coroutine_threadsafe(place.exchange.stop(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(place.exchange.stop(), loop).result(60)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

@@ -47,7 +47,7 @@ def test_19_a_flood_of_trades_loses_none_and_memory_stays(
             reader.kill()
             reader.communicate()
         say(server)
-        server.communicate(timeout=20)
+        server.communicate(timeout=60)
     finally:
         server.kill()
         server.communicate()

@@ -53,7 +53,7 @@ def holder(place: Place, pause_s: float) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
 
 
 def read_line(process: subprocess.Popen[str]) -> dict[str, str]:
@@ -127,7 +127,7 @@ async def test_24_a_stalled_holder_cannot_come_back(place: Place) -> None:
         await store.write(KEY, bars([T0], 1), covered=[(T0, T0 + 60)], fence=lease.fence)
         process.send_signal(signal.SIGCONT)
         assert read_line(process) == {"write": "StaleFenceError", "complete": "StaleLeaseError"}
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert (await store.read(KEY, T0, END)).equals(bars([T0], 1))
     assert await leases.complete(lease.token)
     await leases.aclose()

@@ -63,12 +63,12 @@ def paper(configure: Callable[..., None]) -> Iterator[Venue]:
         is_manual=False,
     )
     server = PaperExchange(config, SystemClock())
-    urls = asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
+    urls = asyncio.run_coroutine_threadsafe(server.start(), loop).result(60)
     configure(ccxt_base_url=urls["rest"])
     yield Venue(server, urls["rest"])
-    asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(server.stop(), loop).result(60)
     loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
+    thread.join(60)
     loop.close()
 
 
