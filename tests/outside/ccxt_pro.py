@@ -7,7 +7,7 @@ from typing import Any
 import ccxt.pro as ccxt
 
 from tests.outside.ccxt_client import KLINE, PERPETUAL, code_of, options, redirect
-from tests.outside.report import Report, arguments, candle_facts, run_async, wait_for_async
+from tests.outside.report import Report, arguments, candle_facts, hear_of_probes, run_async, wait_for_async
 
 
 class Session:
@@ -61,11 +61,11 @@ class Session:
             if not told or told[-1] != order["status"]:
                 told.append(order["status"])
 
-    async def subscribe(self) -> None:
+    async def subscribe(self, price: float) -> None:
         self.listen(lambda: self.exchange.watch_orders(PERPETUAL), self.take_orders)
         self.listen(lambda: self.exchange.watch_my_trades(PERPETUAL), self.trades.extend)
         self.listen(self.exchange.watch_balance, lambda all_: self.balances.append(all_["USDT"]["total"]))
-        await asyncio.sleep(1.0)
+        await hear_of_probes(self.exchange, PERPETUAL, price * 0.95, self.news)
 
     async def order(
         self, role: str, kind: str, side: str, amount: float, price: float | None = None, **params: Any
@@ -152,8 +152,8 @@ def main() -> None:
         session = Session(report)
         try:
             await session.market()
-            await session.subscribe()
             price = (await session.exchange.fetch_ticker(PERPETUAL))["last"]
+            await session.subscribe(price)
             await session.trade(price)
             await session.stop_order(price)
             await session.close(price)

@@ -6,7 +6,7 @@ from typing import Any
 import ccxt.pro as ccxt
 
 from tests.outside.ccxt_client import KLINE, SPOT, code_of, options, redirect
-from tests.outside.report import Report, arguments, candle_facts, run_async, wait_for_async
+from tests.outside.report import Report, arguments, candle_facts, hear_of_probes, run_async, wait_for_async
 
 
 class Session:
@@ -48,7 +48,7 @@ class Session:
             facts["ticker"] = (await self.exchange.watch_ticker(SPOT))["last"]
         return float(ticker["last"])
 
-    async def watch(self) -> None:
+    async def watch(self, price: float) -> None:
         async def orders() -> None:
             while True:
                 for order in await self.exchange.watch_orders(SPOT):
@@ -61,7 +61,7 @@ class Session:
                 self.balances.append((await self.exchange.watch_balance())["BTC"]["total"])
 
         self.tasks = [asyncio.create_task(orders()), asyncio.create_task(balance())]
-        await asyncio.sleep(1.0)
+        await hear_of_probes(self.exchange, SPOT, price * 0.95, self.news)
 
     async def order(self, role: str, kind: str, side: str, amount: float, price: float | None = None) -> Any:
         return await self.exchange.create_order(
@@ -142,7 +142,7 @@ def main() -> None:
         session = Session(report)
         try:
             price = await session.market()
-            await session.watch()
+            await session.watch(price)
             await session.trade(price)
             await session.refusals(price)
         finally:

@@ -98,6 +98,20 @@ async def wait_for_async(what: str, look: Callable[[], Any]) -> Any:
     raise TimeoutError(f"{what} did not come in {WAIT_S} s")
 
 
+async def hear_of_probes(exchange: Any, symbol: str, price: float, news: dict[str, list[str]]) -> None:
+    """Place and cancel orders through ccxt until the user stream tells of one; then it tells of all."""
+    end_s = time.monotonic() + WAIT_S
+    number = 0
+    while not any(name.startswith("outside-probe") for name in news):
+        if time.monotonic() > end_s:
+            raise TimeoutError(f"no news of an order came in {WAIT_S} s")
+        number += 1
+        params = {"clientOrderId": f"outside-probe-{number}"}
+        placed = await exchange.create_order(symbol, "limit", "buy", 0.002, price, params)
+        await exchange.cancel_order(placed["id"], symbol)
+        await asyncio.sleep(0.1)
+
+
 def candle_facts(opens_ms: list[int], now_ms: int) -> dict[str, Any]:
     """Facts about a series of one-minute candles."""
     steps = {later - earlier for earlier, later in pairwise(opens_ms)}
