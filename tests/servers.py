@@ -32,6 +32,7 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 # The kernel counts the thread that started a child as its parent, so all are started by one that stays.
 _PARENT = ThreadPoolExecutor(1, thread_name_prefix="servers")
+_GIVEN: set[int] = set()
 
 T = TypeVar("T")
 S = TypeVar("S", bound="Server")
@@ -281,16 +282,24 @@ def _die_with_parent() -> None:
 
 
 def pick_port() -> int:
-    """A loopback port nobody listens on, below those the kernel hands out: it stays free over a restart."""
+    """A loopback port nobody listens on, below those the kernel hands out: it stays free over a restart.
+
+    None is given twice, neither here nor in another worker of the same run.
+    """
     chosen = random.SystemRandom()
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     for _ in range(200):
-        port = chosen.randrange(15_000, 32_000)
+        port = chosen.randrange(15_000 + worker, 32_000, workers)
+        if port in _GIVEN:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _GIVEN.add(port)
             return port
     raise RuntimeError("no free loopback port between 15000 and 32000")
 
