@@ -71,7 +71,7 @@ class TraderMetrics:
         self.errors.labels("unprotected_position")
         self.parity_breaks = Counter(
             "qmtl_parity_breaks_total",
-            "Decisions that replay of the recorded inputs does not repeat.",
+            "Decisions that replay of the recorded inputs does not repeat, found by qmtl parity.",
             registry=r,
         )
 
@@ -189,6 +189,7 @@ class TraderMetrics:
         for stream, total in dict(status.get("reconnects") or {}).items():
             self.reconnects.labels(stream).inc(self._grown(f"reconnects {stream}", int(total)))
         self.conflated.inc(self._grown("conflated", int(status.get("conflated") or 0)))
+        self.parity_breaks.inc(self._grown("parity_breaks", int(status.get("parity_breaks") or 0)))
 
     def _grown(self, name: str, total: int) -> int:
         """Return by how much a running total grew since it was last shown."""

@@ -44,13 +44,15 @@ def parity(
     from qmtl.engine.journal import JournalError, open_journal
     from qmtl.engine.loader import StrategyNotFoundError, load_strategy
     from qmtl.engine.parity import compare
+    from qmtl.engine.parity_record import add_breaks
     from qmtl.engine.rerun import rerun
     from qmtl.runtime.sdk.trade_settings import find_terms
 
     invocation: Invocation = ctx.obj
     span_ms = parse_span(last, "--last") * 1000
     settings = invocation.load().settings
-    source = journal or Places.of(settings, account).journal
+    own = Places.of(settings, account).journal
+    source = journal or own
     terms = find_terms(settings)
     with refusing(JournalError, StrategyNotFoundError), closing(open_journal(source)) as db:
         found = rerun(
@@ -64,6 +66,10 @@ def parity(
     result = None if found is None else compare(found, terms.models().fees, terms.asset)
     if result is None or not result.decisions:
         raise BadInputError(f"{source}: no bar was decided live in the last {last} that it holds")
+    if result.differences and source == own:
+        # The trader of this journal tells it as qmtl_parity_breaks_total.
+        with refusing(JournalError):
+            add_breaks(own, len(result.differences))
     invocation.answer(dump_parity(str(source), result, terms), "\n".join(tell(result, terms)))
     return DONE if result.is_equal else DIVERGED
 

@@ -203,6 +203,7 @@ class Running:
 
     def _describe_machine(self) -> dict[str, Any]:
         from qmtl.engine.backup import find_backups
+        from qmtl.engine.parity_record import read_breaks
 
         journal = self.trader.journal_path
         found = find_backups(journal, self.places.backups)
@@ -211,6 +212,7 @@ class Running:
         return {
             "disk_free_bytes": shutil.disk_usage(journal.parent).free,
             "backup_age_s": max(0.0, time.time() - since),
+            "parity_breaks": read_breaks(journal),
             "bands": find_bands(self.trader.engine),
             "pid": os.getpid(),
         }

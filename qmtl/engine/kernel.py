@@ -118,7 +118,7 @@ class KernelMarket:
         prices = candles[1:]
         if any(column.shape != candles.open_ms.shape for column in prices):
             raise KernelError(f"candles: columns of different length: {[c.size for c in candles]}")
-        self.price_step = _find_step(prices, instrument.tick_size)
+        self.price_step, self._top = _find_step(prices, instrument.tick_size)
         lot_value = self.price_step * instrument.lot_size
         self.money_step = min(_FEE_STEP, Decimal(1).scaleb(int(lot_value.as_tuple().exponent)))
         self.value = int(lot_value / self.money_step)
@@ -199,8 +199,7 @@ class KernelMarket:
         down = taker_down * maker_down // gcd(taker_down, maker_down)
         taker_up, maker_up = taker * down // taker_down, maker * down // maker_down
         max_lots = int(one.market_max_quantity / one.lot_size)
-        top = int(float(self.candles.high.max(initial=1.0)) / float(self.price_step)) + 1
-        if max_lots * top * max(self.value, 2 * abs(taker_up), 2 * abs(maker_up), 1) > _LARGEST:
+        if max_lots * self._top * max(self.value, 2 * abs(taker_up), 2 * abs(maker_up), 1) > _LARGEST:
             raise KernelError(f"{one.symbol}: prices, steps and fees of this market exceed 64 bits")
         kinds = {"quantity": FIXED, "notional": NOTIONAL, "equity": SHARE, "volatility": VOLATILITY}
         steps = {"quantity": one.lot_size, "notional": self.money_step}
@@ -337,14 +336,20 @@ def run_batch(
         yield from pool.map(one, jobs)
 
 
-def _find_step(prices: Sequence[Floats], tick: Decimal) -> Decimal:
-    """Return the step that every price lies on: the tick, or finer."""
+def _find_step(prices: Sequence[Floats], tick: Decimal) -> tuple[Decimal, int]:
+    """Return the step that every price lies on, the tick or finer, and the highest price in it."""
     from qmtl.engine.kernel_loop import find_misfits
 
     step = tick
     for _ in range(_FINEST):
-        if not any(find_misfits(column, 1 / float(step), _NEAR) for column in prices):
-            return step
+        top = 1
+        for column in prices:
+            misfits, most = find_misfits(column, 1 / float(step), _NEAR)
+            if misfits:
+                break
+            top = max(top, most)
+        else:
+            return step, top
         step = step / 10
     found = np.concatenate([np.ravel(column) for column in prices])
     bad = found[~(np.isfinite(found) & (found > 0))]

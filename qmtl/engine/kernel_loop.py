@@ -59,15 +59,20 @@ class Terms(NamedTuple):
 
 
 @njit(cache=True, nogil=True)
-def find_misfits(prices: Floats, scale: float, near: float) -> int:
-    """Return how many prices are not within `near` of a positive whole number of steps, NaN among them."""
-    misfits = 0
+def find_misfits(prices: Floats, scale: float, near: float) -> tuple[int, int]:
+    """Return how many prices are not within `near` of a positive whole number of steps, and the most steps.
+
+    NaN is such a misfit.
+    """
+    misfits = most = 0
     for row in range(prices.size):
         exact = prices[row] * scale
+        nearest = np.rint(exact)
         # Both comparisons are false for NaN.
-        fits = (abs(exact - np.rint(exact)) < near) & (abs(exact - HALFWAY) < HALFWAY)
+        fits = (abs(exact - nearest) < near) & (abs(exact - HALFWAY) < HALFWAY)
         misfits += 1 - fits
-    return misfits
+        most = max(most, int(nearest))
+    return misfits, most
 
 
 @njit(cache=True, nogil=True)

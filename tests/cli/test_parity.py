@@ -8,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from qmtl.cli.places import Places
+from qmtl.config import load
 from qmtl.core.event import BarClosed, OrderFilled, PriceUpdated
 from qmtl.core.fees import MakerTakerFeeModel
 from qmtl.core.order import Order
 from qmtl.engine.journal import SqliteJournal
+from qmtl.engine.parity_record import read_breaks, record_path
 from qmtl.engine.strategy import Context, SilentStrategy, StrategyPort
 from qmtl.engine.venue_models import TickSlippage, VenueModels
+from qmtl.metrics import TraderMetrics
 from qmtl.runtime.io.history_file import read_bars
 from tests.cli.command import run_command
 from tests.cli.dry_run import WARMUP, candles, dry_run, ticked
@@ -101,6 +105,28 @@ def test_a_planted_one_bar_delay_is_named(place: Path, day: list[BarClosed]) -> 
     assert abs(body["slippage"] or 0) < 1
     assert lines[1] == f"decisions one bar late: {body['slide']['decisions']}"
     assert body["fees"] == []
+
+
+@pytest.mark.recorded
+def test_breaks_of_the_accounts_own_journal_reach_the_metrics_of_its_trader(
+    place: Path, day: list[BarClosed]
+) -> None:
+    own = Places.of(load(), None).journal
+    own.parent.mkdir(parents=True, exist_ok=True)
+    dry_run(own, place / "band_break.py", ticked(day[: WARMUP + 300]), change=OneBarLate)
+    metrics, scraped = TraderMetrics(), b"qmtl_parity_breaks_total %d.0"
+    metrics.show({"parity_breaks": read_breaks(own)})
+    assert scraped % 0 in metrics.render()
+    answer = run_command("parity", "--json")
+    found = len(json.loads(answer.text)["differences"])
+    assert (answer.code, found > 0) == (3, True)
+    metrics.show({"parity_breaks": read_breaks(own)})
+    assert scraped % found in metrics.render()
+    metrics.show({"parity_breaks": read_breaks(own)})
+    assert scraped % found in metrics.render()
+    own.rename(place / "desk.db")
+    assert run_command("parity", "--journal", str(place / "desk.db")).code == 3
+    assert not record_path(place / "desk.db").exists()
 
 
 @pytest.mark.recorded
