@@ -28,6 +28,7 @@ def _halvings(digits: int) -> list[tuple[int, int, int]]:
 
 
 _HALVINGS = _halvings(32)
+_NO_PRICES = "None\x1fNone\x1fNone"
 
 _ALIASES = {
     "amount": "quantity",
@@ -50,7 +51,10 @@ def mint_client_order_id(epoch: str, world: str, strategy: str, ordinal: int, in
     The epoch is random per journal opening and the ordinal counts a strategy's intents, so a restored
     backup never mints an old id again and two equal intents are two orders.
     """
+    prices = _NO_PRICES
     limit, stop, tif = intent.limit_price, intent.stop_price, intent.time_in_force
+    if limit is not None or stop is not None or tif is not None:
+        prices = f"{limit}\x1f{stop}\x1f{tif}"
     # Joined, not formatted: formatting an enum member costs as much as the hash.
     text = "\x1f".join(
         (
@@ -62,9 +66,7 @@ def mint_client_order_id(epoch: str, world: str, strategy: str, ordinal: int, in
             intent.side,
             intent.type,
             str(intent.quantity),
-            "None" if limit is None else str(limit),
-            "None" if stop is None else str(stop),
-            "None" if tif is None else tif,
+            prices,
             intent.position_side,
             "1" if intent.reduce_only else "0",
             str(intent.bar_ms),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from qmtl.core.event import AnyEvent, BarClosed, DecisionMade
@@ -16,6 +17,7 @@ _ENTERED, _EXITED, _REFUSED = Reason.ENTERED, Reason.EXITED, Reason.REFUSED
 _HOLDING, _NOT_TRADING, _REFILLED = Reason.HOLDING, Reason.NOT_TRADING, Reason.REFILLED
 _WARMING_UP, _NO_SIGNAL = Reason.WARMING_UP, Reason.NO_SIGNAL
 _ACTIVE = TradingState.ACTIVE
+_TS_MS, _OPEN_MS = attrgetter("ts_ms"), attrgetter("open_ms")
 
 
 class BarReasons:
@@ -52,15 +54,15 @@ class BarReasons:
 
     def take_quiet(self, bars: Sequence[BarClosed], numbers: Sequence[dict[str, float] | None]) -> None:
         """Record bars of one symbol and their one reason: nothing was done, by a strategy that is warm."""
-        symbol, count = bars[0].symbol, len(bars)
+        symbol = bars[0].symbol
         reason, gate = self._find_standing(symbol, bars[0], is_warm=True)
         records: list[AnyEvent] = [*bars, *bars]
         records[::2] = bars
         records[1::2] = map(
             DecisionMade,
-            [bar.ts_ms for bar in bars],
-            repeat(symbol, count),
-            [bar.open_ms for bar in bars],
+            map(_TS_MS, bars),
+            repeat(symbol),
+            map(_OPEN_MS, bars),
             repeat(reason),
             repeat(gate),
             numbers,

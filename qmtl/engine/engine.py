@@ -206,7 +206,7 @@ class Engine:
             raise TypeError(f"{self.strategy.name} foresees nothing")
         state, last = self.state, bars[-1]
         self.reasons.take_quiet(bars, self.foresight.pass_quiet(bars))
-        self.risk.now_ms = max(self.risk.now_ms, last.ts_ms)
+        self.risk.now_ms = max(last.ts_ms, self.risk.now_ms)
         state.last_bar_ms[last.symbol] = last.open_ms
         if not state.has_mark_feed:
             self._marks[last.symbol] = last.close

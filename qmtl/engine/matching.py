@@ -267,7 +267,10 @@ class MatchingCore:
         """Learn between which prices nothing can happen on `book`, so that a driver may skip them."""
         if book.mark is None and not book.is_band_known:
             book.set_band(self.margin.band(book.symbol))
-        book.find_calm()
+        if book.orders or book.mark is not None:
+            book.find_calm()
+        else:
+            book.calm_low, book.calm_high = book.band_low, book.band_high
 
     def on_mark(self, symbol: str, mark: float, ts_ms: int) -> list[AnyEvent]:
         """Take a mark price: triggers orders that watch it, and liquidates at it."""

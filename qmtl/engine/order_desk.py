@@ -8,7 +8,7 @@ from qmtl.core.money import ZERO
 from qmtl.core.order import DONE, UNSETTLED, Order, OrderIntent, OrderStatus, Role
 from qmtl.core.order_payload import mint_client_order_id
 from qmtl.core.reason import TradingState
-from qmtl.engine.risk import Approved, assess, is_reducing, is_strictly_reducing, passes_halt
+from qmtl.engine.risk import Refused, assess, is_reducing, is_strictly_reducing, passes_halt
 from qmtl.engine.state import ENTERED, EXITED, REFUSED, BarNotes
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class OrderDesk:
         is_entry = intent.role is _ENTRY and not is_reducing(intent, risk.account)
         verdict = assess(intent, risk, setup.limits)
         now = risk.now_ms
-        if not isinstance(verdict, Approved):
+        if isinstance(verdict, Refused):
             engine.record(ev.IntentRefused(now, verdict.code, verdict.detail, intent))
             self.note_gate(intent.symbol, verdict.code)
             return None
@@ -134,11 +134,15 @@ class OrderDesk:
 
     def on_accepted(self, event: ev.OrderAccepted) -> None:
         """Fold an acknowledgement, also one that comes late or twice."""
-        order = self._known(event.client_order_id, "accepted")
+        key = event.client_order_id
+        order = self._risk.working.get(key) or self._known(key, "accepted")
         if order is None:
             return
         if event.venue_order_id:
             order.venue_order_id = event.venue_order_id
+        if order.status is _SUBMITTED and self._is_unheard(order):
+            self._orders.move(order, _ACCEPTED, self._risk.now_ms)
+            return
         self.move(order, _ACCEPTED)
         if order.status is _REJECTED:
             self._engine.command(
@@ -148,7 +152,8 @@ class OrderDesk:
     def on_filled(self, fill: ev.OrderFilled) -> None:
         """Fold a fill into account, position and order, once per trade id."""
         engine, account, state = self._engine, self._account, self._state
-        order = self._orders.find(fill.client_order_id)
+        key = fill.client_order_id
+        order = self._risk.working.get(key) or self._orders.find(key)
         if order is None:
             engine.reconciliation.on_foreign_fill(fill)
             return
@@ -165,12 +170,17 @@ class OrderDesk:
             engine.reconciliation.forget_settled_drifts()
         status = self._orders.fold_fill(order, fill, fee, is_flat=not position.quantity)
         if status is not order.status:
-            self.move(order, status)
-        if order.intent.role in _RESTING:
+            if order.status is _ACCEPTED and self._is_unheard(order):
+                self._orders.move(order, status, self._risk.now_ms)
+            else:
+                self.move(order, status)
+        role = order.intent.role
+        if role in _RESTING:
             self._note(order.intent.symbol, EXITED)
-        if engine.wants_fill and order.intent.role in _STRATEGY_ROLES:
+        if engine.wants_fill and role in _STRATEGY_ROLES:
             engine.tell_fill(fill, order)
-        engine.guard.on_position(position)
+        if state.setup is not None and state.setup.catastrophe_stop is not None:
+            engine.guard.on_position(position)
 
     def on_ended(self, event: ev.OrderCanceled | ev.OrderExpired | ev.OrderRejected) -> None:
         """Fold the end of an order."""
@@ -216,10 +226,16 @@ class OrderDesk:
         if not self._orders.move(order, status, self._risk.now_ms, reason):
             self._engine.error("illegal_transition", f"{was} -> {status}", order.client_order_id)
             return False
-        self._tell(order)
+        if self._engine.wants_order or order.intent.role not in _STRATEGY_ROLES:
+            self._tell(order)
         if self._state.cancel_wanted:
             self._cancel_if_wanted(order)
         return True
+
+    def _is_unheard(self, order: Order) -> bool:
+        """Tell whether nobody waits for news of `order`: the table alone moves it then."""
+        heard = self._engine.wants_order or self._state.cancel_wanted
+        return not heard and order.intent.role in _STRATEGY_ROLES
 
     def _cancel_if_wanted(self, order: Order) -> None:
         wanted = self._state.cancel_wanted

@@ -95,12 +95,14 @@ def assess(order: OrderIntent, account: RiskAccount, limits: RiskLimits) -> Appr
     instrument = account.instruments.get(order.symbol)
     if instrument is None:
         return Refused(RefusalCode.INVALID_ORDER, f"{order.symbol} is not an instrument of this account")
-    if not passes_halt(order):
+    if order.role not in _EMERGENCY:
         if account.state is _HALTED:
             return Refused(RefusalCode.HALTED, account.state_why)
         if order.symbol in account.blocked:
             return Refused(RefusalCode.INSTRUMENT_BLOCKED, account.blocked[order.symbol])
-    reducing = is_reducing(order, account.account) and _leaves_no_flip(order, account)
+    reducing = is_reducing(order, account.account)
+    if reducing and account.working:
+        reducing = _leaves_no_flip(order, account)
     if not reducing:
         if account.state is not _ACTIVE:
             return Refused(RefusalCode.REDUCING, account.state_why)
@@ -226,7 +228,7 @@ def _leaves_no_flip(order: OrderIntent, account: RiskAccount) -> bool:
 
     Two plain SELLs against one long would each reduce, and together open a short.
     """
-    if not account.working or is_strictly_reducing(order):
+    if is_strictly_reducing(order):
         return True
     pending = order.quantity
     fills_now = order.type is _MARKET

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from heapq import heappop, heappush
+from math import inf
+from operator import attrgetter
 from typing import Literal
 
 from qmtl.core.event import (
@@ -19,7 +21,6 @@ from qmtl.core.event import (
     PriceUpdated,
 )
 from qmtl.core.order import Order, OrderStatus
-from qmtl.engine.margin import EVERYWHERE
 from qmtl.engine.market_book import MarketBook
 from qmtl.engine.matching import MatchingCore
 from qmtl.engine.ports import Clock, Reach
@@ -28,6 +29,7 @@ from qmtl.engine.venue_models import FixedLatency, UnlimitedLiquidity
 FillMode = Literal["next_open", "close"]
 """When an order sent at a bar's close meets the market: at the next bar's open, or at that close."""
 
+_LOW, _HIGH = attrgetter("low"), attrgetter("high")
 _UNSEEN = (-1, 0.0)
 _NOTHING: tuple[AnyEvent, ...] = ()
 
@@ -260,8 +262,10 @@ class SimulatedVenue:
 
 def _count_calm(bars: Sequence[BarClosed], book: MarketBook) -> int:
     low, high, expiry_ms = book.calm_low, book.calm_high, book.expiry_ms
-    if (low, high) == EVERYWHERE and bars[-1].ts_ms < expiry_ms:
-        return len(bars)
+    if bars[-1].ts_ms < expiry_ms:
+        is_above = low == -inf or low < min(map(_LOW, bars))
+        if is_above and (high == inf or max(map(_HIGH, bars)) < high):
+            return len(bars)
     count = 0
     for bar in bars:
         if not (low < bar.low and bar.high < high and bar.ts_ms < expiry_ms):

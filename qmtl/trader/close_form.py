@@ -12,6 +12,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import inf
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -23,6 +24,8 @@ from qmtl.core.order import Order, OrderIntent, Role, Side
 from qmtl.engine.strategy import Context, SilentStrategy
 from qmtl.trader.conditional import rolling_moments
 
+_AHEAD = 256
+"""Bars looked through at once for a stop or target."""
 LONG, SHORT, LEAVE_LONG, LEAVE_SHORT = 1, 2, 4, 8
 
 
@@ -52,7 +55,7 @@ class CloseTable(msgspec.Struct):
     closes: list[float]
     uppers: list[float]
     lowers: list[float]
-    masks: list[int]
+    masks: bytes
     asking: dict[int, list[int]]
     is_plain: bool
 
@@ -157,9 +160,11 @@ class CloseForm(SilentStrategy):
         found = bisect_left(asking, row)
         end = asking[found] if found < len(asking) else len(table.bars)
         if self._held:
-            floor, ceiling, closes = self._floor, self._ceiling, table.closes
-            last, end = end, row
-            while end < last and floor < closes[end] < ceiling:
+            floor, ceiling = self._floor, self._ceiling
+            ahead, end = table.closes[row : min(end, row + _AHEAD)], row
+            for close in ahead:
+                if not floor < close < ceiling:
+                    break
                 end += 1
         bars = table.bars[row:end]
         return bars if events[at : at + len(bars)] == bars else ()
@@ -250,7 +255,7 @@ def _tabulate(bars: Sequence[BarClosed], params: CloseFormParams, interval_ms: i
     import numpy as np
 
     count = len(bars)
-    opened, said = [bar.open_ms for bar in bars], [bar.close for bar in bars]
+    opened, said = list(map(attrgetter("open_ms"), bars)), list(map(attrgetter("close"), bars))
     times, closes = np.array(opened, np.int64), np.array(said, np.float64)
     mean, std = rolling_moments(times // interval_ms, closes, params.window)
     # Row t is judged against what ends at t-1: everything moves down by one.
@@ -261,14 +266,19 @@ def _tabulate(bars: Sequence[BarClosed], params: CloseFormParams, interval_ms: i
     was_above, was_below = last > upper, last < lower
     above_before = np.concatenate(([False], was_above))[:count]
     below_before = np.concatenate(([False], was_below))[:count]
-    masks = (
-        LONG * ((closes > upper) & ~was_above & ~above_before)
-        + SHORT * ((closes < lower) & ~was_below & ~below_before)
-        + LEAVE_LONG * ((last > mean + far) & (closes <= mean + far))
-        + LEAVE_SHORT * ((last < mean - far) & (closes >= mean - far))
+    over, under = mean + far, mean - far
+    signs = (
+        (LONG, (closes > upper) & ~was_above & ~above_before),
+        (SHORT, (closes < lower) & ~was_below & ~below_before),
+        (LEAVE_LONG, (last > over) & (closes <= over)),
+        (LEAVE_SHORT, (last < under) & (closes >= under)),
     )
-    is_plain = bool((np.diff(times) > 0).all()) and not [1 for bar in bars if bar.warmup or bar.refilled]
+    masks = np.zeros(count, np.uint8)
+    for sign, is_so in signs:
+        masks |= is_so.view(np.uint8) * np.uint8(sign)
+    is_late = any(map(attrgetter("warmup"), bars)) or any(map(attrgetter("refilled"), bars))
+    is_plain = not is_late and bool((times[1:] > times[:-1]).all())
     asked = {0: LONG | SHORT, 1: LEAVE_LONG, -1: LEAVE_SHORT}
     asking = {held: np.flatnonzero(masks & mask).tolist() for held, mask in asked.items()}
     uppers, lowers = upper.tolist(), lower.tolist()
-    return CloseTable(list(bars), opened, said, uppers, lowers, masks.tolist(), asking, is_plain)
+    return CloseTable(list(bars), opened, said, uppers, lowers, masks.tobytes(), asking, is_plain)
