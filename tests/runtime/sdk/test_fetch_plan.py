@@ -4,11 +4,12 @@ import asyncio
 
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from qmtl.core.ranges import merge_ranges
 from qmtl.runtime.sdk.fetch_plan import (
+    RECENT_CELLS,
     covered_ranges,
     explain_missing,
     left_after,
@@ -114,8 +115,12 @@ SPLIT = st.fixed_dictionaries(
 )
 
 
+NEWER_THAN_ALL = {"start": 0, "length": 841, "now": 1502, "cached": (0, 0), "live": {14}}
+
+
 @pytest.mark.fuzz
 @given(SPLIT)
+@example({name: set() for name in ("stored", "young", "fetched")} | NEWER_THAN_ALL)
 def test_14_delivered_is_the_closed_grid_that_any_source_has(split: dict[str, set[int]]) -> None:
     """Acceptance 14, through a whole provider: cache, store, exchange, feed; bounds off the grid too."""
     asyncio.run(_deliver(split))
@@ -133,7 +138,9 @@ async def _deliver(split: dict[str, set[int]]) -> None:
         await store.write(KEY, frame, covered=runs_of(frame["ts"], 60), provisional=kind == "young")
     fetcher = ScriptedFetcher([base + 60 * cell for cell in split["fetched"]], clock=clock)
     fetcher.confirms = False
-    recent = sorted(split["live"] & closed & set(sorted(closed)[-10:]))
+    # The newest closed cells of all, beyond those of this test too.
+    newest = (now_s - 2 - base) // 60
+    recent = sorted(split["live"] & closed & set(range(newest - RECENT_CELLS, newest)))
     updates = [(0.0, live([base + 60 * cell])) for cell in recent]
     # A feed goes on: what is newer than everything asked for ends the wait.
     feed = ScriptedFeed(clock, [*updates, (0.0, live([base + 60 * CELLS + 600]))])
