@@ -4,7 +4,7 @@ First every program's trades and profit are compared with ours, then both sides 
 Event-driven tiers are compared by processor time, as are single kernels; many sets by wall time, since both
 sides may use both cores. `make bench` installs the peers (bench/peers/*.txt).
 
-A kernel's run begins at arrays of candles, checked on our side, and ends at the same on both: every trade
+A kernel's run begins at the array of closes, checked on our side, and ends at the same on both: every trade
 with its rows and prices, its profit after fees, and equity at every close. vectorbt hands trades over as the
 array it has inside, which is faster than its table. Memory is compared twice: the peak of the whole process,
 and what candles and run added after a short run, from a heap that has given back what it did not use.

@@ -20,7 +20,8 @@ def prepare_kernel(candles: Candles, options: Mapping[str, Any]) -> Any:
 
     conditions = kernel.Conditions(wallet=Decimal(1_000_000_000), fill="close")
     sets = [CloseFormParams(window=window) for window in options.get("windows", [20])]
-    given = kernel.Candles(*candles)
+    # The close form reads closes alone, and closes alone are what the peer is given.
+    given = kernel.Candles(candles.open_ms, *[candles.close] * 4)
 
     def work() -> Any:
         market = kernel.KernelMarket(given, BTCUSDT)

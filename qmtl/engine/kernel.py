@@ -341,9 +341,11 @@ def _find_step(prices: Sequence[Floats], tick: Decimal) -> tuple[Decimal, int]:
     from qmtl.engine.kernel_loop import find_misfits
 
     step = tick
+    # A market of closes alone is given the one column four times.
+    different = {id(column): column for column in prices}.values()
     for _ in range(_FINEST):
         top = 1
-        for column in prices:
+        for column in different:
             misfits, most = find_misfits(column, 1 / float(step), _NEAR)
             if misfits:
                 break

@@ -99,6 +99,18 @@ def test_many_sets_are_the_single_runs_in_order() -> None:
         assert run.equity_money.tolist() == alone.equity_money[marks].tolist()
 
 
+def test_a_market_of_closes_alone_makes_the_same_trades_and_equity() -> None:
+    candles = walk(4, 2_000)
+    closes = Candles(candles.open_ms, *[candles.close] * 4)
+    whole, alone = (
+        run_close_form(KernelMarket(one, BTC), CloseFormParams(), CONDITIONS) for one in (candles, closes)
+    )
+    assert (whole.trades == alone.trades).all()
+    assert len(alone.trades) > 20
+    assert (whole.equity_money == alone.equity_money).all()
+    assert (whole.equity == alone.equity).all()
+
+
 def test_too_few_candles_make_no_trade() -> None:
     for rows in (1, 20):
         run = run_close_form(KernelMarket(walk(1, rows), BTC), CloseFormParams(), CONDITIONS)
