@@ -185,6 +185,24 @@ class ProcessCrew:
                 process.join(2)
 
 
+def _start_ray(ray: Any, options: Mapping[str, Any]) -> None:
+    """Start or join a cluster; CrewError where Ray says no twice: a busy machine may miss its 30 s once."""
+    # Nothing a trader computes is reported to anybody; Ray has no public switch but the environment.
+    from ray._common.usage import usage_lib
+
+    usage_lib.set_usage_stats_enabled_via_env_var(False)
+    for is_last in (False, True):
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
+        except Exception as error:
+            # Whatever did start is taken down, or the next attempt would join half a cluster.
+            ray.shutdown()
+            if is_last:
+                raise CrewError(f"Ray did not start: {error}") from error
+        else:
+            return
+
+
 class RayCrew:
     """Actors of a Ray cluster, on this machine or many; the workload's files must be readable on each."""
 
@@ -197,8 +215,7 @@ class RayCrew:
         self._ray: Any = ray
         self._is_owner = not ray.is_initialized()
         if self._is_owner:
-            options: dict[str, Any] = {"num_cpus": size} if address is None else {"address": address}
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **options)
+            _start_ray(ray, {"num_cpus": size} if address is None else {"address": address})
         self.size = size
         self._make: Any = self._ray.remote(_Actor)
         self._workload = workload

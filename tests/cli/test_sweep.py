@@ -157,7 +157,7 @@ def test_ray_is_chosen_by_configuration_and_finds_the_same(place: Path) -> None:
     shutil.rmtree(place / "runs")
     (place / "qmtl.yml").write_text("sweep: {engine: ray, workers: 1}\n")
     command = ("sweep", "band_break.py", "--data", "candles.parquet", *words)
-    there = qmtl(*command, home=place, timeout_s=240, RAY_USAGE_STATS_ENABLED="0")
+    there = qmtl(*command, home=place, timeout_s=240)
     assert there.returncode == 0, there.stderr
     assert json.loads(there.stdout)["map"] == here["map"]
 

@@ -26,6 +26,7 @@ ROOT = Path(__file__).parents[2]
 ORIGIN_MS = 1_750_000_020_000
 SPEED = 120.0
 KILLS = 200 if os.environ.get("QMTL_CAMPAIGN") == "chaos" else 12
+READY_S = 10.0
 PATIENCE_S = 90.0
 """How long a trader may take to be ready, or to come to where it is killed, before the test gives it up."""
 
@@ -40,7 +41,7 @@ class Campaign:
             PaperExchangeConfig(markets=(MarketSettings(history=50),), seed=7), ScaledClock(ORIGIN_MS, SPEED)
         )
         self.journal = folder / "journal.db"
-        self.slowest_s = 0.0
+        self.ready_s: list[float] = []
 
     async def open(self) -> None:
         urls = await self.paper.start()
@@ -79,7 +80,7 @@ class Campaign:
         try:
             line = await asyncio.wait_for(child.stdout.readline(), PATIENCE_S)
             if line:
-                self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
+                self.ready_s.append(time.monotonic() - begun)
             if not killed_at:
                 await asyncio.sleep(1.0)
                 child.send_signal(signal.SIGINT)
@@ -148,5 +149,8 @@ async def test_08_kill_anywhere(tmp_path: Path) -> None:
         assert not [order for order in resting if not order.intent.reduce_only], "an entry was left behind"
     finally:
         await campaign.paper.stop()
-    print(f"{KILLS} kills, {figures}, slowest ready {campaign.slowest_s:.1f} s")
+    slowest_s = max(campaign.ready_s)
+    print(f"{KILLS} kills, {figures}, slowest ready {slowest_s:.1f} s")
+    # A campaign has the machine to itself; beside other tests the quickest start tells the trader's part.
+    assert (slowest_s if KILLS == 200 else min(campaign.ready_s)) < READY_S
     assert figures["fills"] >= KILLS // 2
