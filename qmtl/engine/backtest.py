@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from qmtl.core.command import CancelOrder, Command, SubmitOrder
 from qmtl.core.event import (
     AnyEvent,
+    BarClosed,
     SessionStarted,
     TimerFired,
     Transferred,
@@ -86,9 +87,17 @@ class Backtest:
         at, end = 0, len(events)
         while at < end:
             bars = engine.foresee(events, at)
-            if bars and (passed := venue.take_calm(bars)):
-                engine.pass_quiet(bars if passed == len(bars) else bars[:passed])
-                at += passed
+            if bars:
+                # The bar that ends the stretch asks the strategy; the venue mostly has nothing to say of it.
+                asking = _find_bar(events, at + len(bars), bars[0].symbol)
+                passed = venue.take_calm(bars if asking is None else [*bars, asking])
+                if passed:
+                    engine.pass_quiet(bars if passed >= len(bars) else bars[:passed])
+                    at += min(passed, len(bars))
+                if asking is not None and passed > len(bars):
+                    self._settle(engine.process(asking))
+                    at += 1
+                    continue
             # What ended the stretch is an event like any other.
             self._run_each(events[at : at + 1])
             at += 1
@@ -108,3 +117,8 @@ class Backtest:
                 self._feed(venue.submit(order, engine.risk.now_ms))
             elif type(command) is CancelOrder:
                 self._feed(venue.cancel(command.order, engine.risk.now_ms))
+
+
+def _find_bar(events: Sequence[AnyEvent], at: int, symbol: str) -> BarClosed | None:
+    event = events[at] if at < len(events) else None
+    return event if type(event) is BarClosed and event.symbol == symbol else None
