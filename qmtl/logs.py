@@ -61,7 +61,12 @@ def set_up(
     render: Processor = structlog.processors.JSONRenderer() if is_json else _render_line
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.stdlib.ExtraAdder()],
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
+        processors=[
+            *shared,
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            _drop_private,
+            render,
+        ],
     )
     handler: logging.Handler = logging.StreamHandler(sys.stderr)
     if path is not None:
@@ -114,6 +119,11 @@ class _Redactor:
         if value is None or isinstance(value, bool | int | float):
             return value
         return redact(str(value), self._hidden)
+
+
+def _drop_private(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
+    """Leave out what libraries keep on every record for themselves, as Ray does from its import on."""
+    return {key: value for key, value in event.items() if not key.startswith("_")}
 
 
 def _add_action(_logger: WrappedLogger, _name: str, event: EventDict) -> EventDict:
