@@ -120,7 +120,7 @@ def test_text_format_and_level(tmp_path: Path) -> None:
     path = tmp_path / "log"
     logs.set_up(path=path, is_json=False, level="WARNING")
     log.info("quiet")
-    log.warning("loud", extra={"symbol": "BTCUSDT", "action": "none", "_ray_timestamp_ns": 1})
+    log.warning("loud", extra={"symbol": "BTCUSDT", "action": "none", "_kept_by_a_library": 1})
     [line] = path.read_text("utf-8").splitlines()
     assert re.fullmatch(r"\d\d:\d\d:\d\d\.\d{3} WARNING loud symbol=BTCUSDT action=none", line)
 
