@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import repeat
-from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from qmtl.core.event import AnyEvent, BarClosed, DecisionMade
@@ -17,7 +16,6 @@ _ENTERED, _EXITED, _REFUSED = Reason.ENTERED, Reason.EXITED, Reason.REFUSED
 _HOLDING, _NOT_TRADING, _REFILLED = Reason.HOLDING, Reason.NOT_TRADING, Reason.REFILLED
 _WARMING_UP, _NO_SIGNAL = Reason.WARMING_UP, Reason.NO_SIGNAL
 _ACTIVE = TradingState.ACTIVE
-_TS_MS, _OPEN_MS = attrgetter("ts_ms"), attrgetter("open_ms")
 
 
 class BarReasons:
@@ -60,9 +58,9 @@ class BarReasons:
         records[::2] = bars
         records[1::2] = map(
             DecisionMade,
-            map(_TS_MS, bars),
+            [bar.ts_ms for bar in bars],
             repeat(symbol),
-            map(_OPEN_MS, bars),
+            [bar.open_ms for bar in bars],
             repeat(reason),
             repeat(gate),
             numbers,

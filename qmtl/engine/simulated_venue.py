@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from heapq import heappop, heappush
 from math import inf
-from operator import attrgetter
 from typing import Literal
 
 from qmtl.core.event import (
@@ -29,7 +28,6 @@ from qmtl.engine.venue_models import FixedLatency, UnlimitedLiquidity
 FillMode = Literal["next_open", "close"]
 """When an order sent at a bar's close meets the market: at the next bar's open, or at that close."""
 
-_LOW, _HIGH = attrgetter("low"), attrgetter("high")
 _UNSEEN = (-1, 0.0)
 _NOTHING: tuple[AnyEvent, ...] = ()
 
@@ -263,8 +261,8 @@ class SimulatedVenue:
 def _count_calm(bars: Sequence[BarClosed], book: MarketBook) -> int:
     low, high, expiry_ms = book.calm_low, book.calm_high, book.expiry_ms
     if bars[-1].ts_ms < expiry_ms:
-        is_above = low == -inf or low < min(map(_LOW, bars))
-        if is_above and (high == inf or max(map(_HIGH, bars)) < high):
+        is_above = low == -inf or low < min([bar.low for bar in bars])
+        if is_above and (high == inf or max([bar.high for bar in bars]) < high):
             return len(bars)
     count = 0
     for bar in bars:

@@ -8,11 +8,11 @@ Two faces with one result: bar by bar, or, over a history that is known (`prepar
 numpy fills at once. The table's bands have the same bits (`conditional.rolling_moments`).
 """
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from math import inf
-from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -255,8 +255,9 @@ def _tabulate(bars: Sequence[BarClosed], params: CloseFormParams, interval_ms: i
     import numpy as np
 
     count = len(bars)
-    opened, said = list(map(attrgetter("open_ms"), bars)), list(map(attrgetter("close"), bars))
-    times, closes = np.array(opened, np.int64), np.array(said, np.float64)
+    opened, said = [bar.open_ms for bar in bars], [bar.close for bar in bars]
+    # By way of `array`, in half the time of numpy's own look at each item.
+    times, closes = np.frombuffer(array("q", opened), np.int64), np.frombuffer(array("d", said), np.float64)
     mean, std = rolling_moments(times // interval_ms, closes, params.window)
     # Row t is judged against what ends at t-1: everything moves down by one.
     mean, std, last = (np.concatenate(([np.nan], column))[:count] for column in (mean, std, closes))
@@ -276,7 +277,7 @@ def _tabulate(bars: Sequence[BarClosed], params: CloseFormParams, interval_ms: i
     masks = np.zeros(count, np.uint8)
     for sign, is_so in signs:
         masks |= is_so.view(np.uint8) * np.uint8(sign)
-    is_late = any(map(attrgetter("warmup"), bars)) or any(map(attrgetter("refilled"), bars))
+    is_late = bool([1 for bar in bars if bar.warmup or bar.refilled])
     is_plain = not is_late and bool((times[1:] > times[:-1]).all())
     asked = {0: LONG | SHORT, 1: LEAVE_LONG, -1: LEAVE_SHORT}
     asking = {held: np.flatnonzero(masks & mask).tolist() for held, mask in asked.items()}
