@@ -57,13 +57,11 @@ class Backtest:
 
         Where `events` is a list, stretches of it that a strategy foresees to be quiet are taken at once.
         """
+        foresight = self._engine.foresight
+        venue = self._calm_venue if foresight is not None and foresight.is_prepared else None
         with _rare_collections():
-            if (
-                isinstance(events, list)
-                and self._calm_venue is not None
-                and self._engine.foresight is not None
-            ):
-                self._run_foreseen(events, self._calm_venue)
+            if venue is not None and isinstance(events, list):
+                self._run_foreseen(events, venue)
             else:
                 self._run_each(events)
 

@@ -101,6 +101,10 @@ class Foresight(StrategyPort, Protocol):
     note numbers, and spares itself the calls: what is recorded of each bar is the same.
     """
 
+    @property
+    def is_prepared(self) -> bool:
+        """Tell whether it was shown a history; without one it is driven bar by bar."""
+
     def foresee(self, ctx: Context, events: Sequence[AnyEvent], at: int) -> Sequence[BarClosed]:
         """Return the plain bars of one symbol from `events[at]` on that need no call; empty where one does.
 

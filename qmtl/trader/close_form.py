@@ -151,6 +151,11 @@ class CloseForm(SilentStrategy):
         elif mask & SHORT:
             self._send(ctx, bar, Side.SELL, Role.ENTRY, "below lower band")
 
+    @property
+    def is_prepared(self) -> bool:
+        """Tell whether there is a table."""
+        return self._table is not None
+
     def foresee(self, ctx: Context, events: Sequence[AnyEvent], at: int) -> Sequence[BarClosed]:
         """Return the bars up to the next at which the table, stop or target asks for an order."""
         table, row = self._table, self._row + 1

@@ -18,6 +18,11 @@ class ForeseenFace(SignalFace):
         self._symbol = symbol
         self._table = reader
 
+    @property
+    def is_prepared(self) -> bool:
+        """A table there always is."""
+        return True
+
     def foresee(self, ctx: Context, events: Sequence[AnyEvent], at: int) -> Sequence[BarClosed]:
         """Return the bars up to the next signal, while what rests at the venue is what should."""
         held, market = ctx.position(self._symbol).quantity, self._markets[self._symbol]
