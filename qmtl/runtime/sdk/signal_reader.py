@@ -56,11 +56,11 @@ class TableReader:
     def __init__(self, signals: Signals, bars: Bars, warmup: int) -> None:
         self._warmup = warmup
         self._row = -1
-        self._masks: list[int] = masks(signals).tolist()
+        found = masks(signals)
+        self._masks: list[int] = found.tolist()
         self._close: list[float] = bars.close.tolist()
         self._lines = {name: line.tolist() for name, line in signals.plot.items()}
         self._times: list[int] = bars.open_ms.tolist()
-        found = masks(signals)
         is_both = (found & (LONG | SHORT)) == LONG | SHORT
         self._asking: dict[int, list[int]] = {
             0: np.flatnonzero(found & (LONG | SHORT)).tolist(),
