@@ -8,6 +8,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 export UV_PYTHON_DOWNLOADS=never UV_PYTHON_PREFERENCE=system
+# Compiled once here: a shell with PYTHONDONTWRITEBYTECODE set would compile numba at every start.
+export UV_COMPILE_BYTECODE=1
 quiet=${UV_QUIET_FLAG---quiet}
 
 is_fresh() { # stamp source...
