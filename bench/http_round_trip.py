@@ -18,7 +18,7 @@ import uvloop
 from aiohttp import web
 
 from bench.measure import machine, write
-from qmtl.engine.journal import MemoryJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.runtime.sdk.brokerage.http_client import HttpBrokerageClient
 
 ORDERS = 400

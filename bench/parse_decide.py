@@ -13,7 +13,7 @@ from bench.pandas_way import PandasTrader
 from bench.recorded import BTCUSDT, kline_frames, load_bars
 from qmtl.core.event import BarClosed, PriceUpdated, SessionSetup, SessionStarted, Transferred
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.runtime.io.binance_messages import BinanceMessageMapper
 from qmtl.trader.callback import Callback
 

@@ -26,8 +26,9 @@ from qmtl.core.event import PriceUpdated, SessionSetup, SessionStarted, Transfer
 from qmtl.core.order import OrderIntent, OrderType, Side, TimeInForce
 from qmtl.engine.clock import SeededRandom, SystemClock
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal, SqliteJournal
+from qmtl.engine.journal import SqliteJournal
 from qmtl.engine.live import LiveEngine
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.strategy import Context, SilentStrategy
 from qmtl.runtime.io.binance_feed import BinanceFuturesFeed, FeedSettings
 from qmtl.runtime.io.binance_futures import BinanceFuturesClient

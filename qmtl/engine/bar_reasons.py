@@ -1,11 +1,11 @@
 """The one recorded reason of every closed bar: the first that applies."""
 
 from collections.abc import Sequence
-from itertools import repeat
 from typing import TYPE_CHECKING
 
-from qmtl.core.event import AnyEvent, BarClosed, DecisionMade
+from qmtl.core.event import BarClosed, DecisionMade
 from qmtl.core.reason import Reason, TradingState
+from qmtl.engine.quiet_bars import Numbers, QuietBars
 from qmtl.engine.state import ENTERED, EXITED, Undecided
 
 if TYPE_CHECKING:
@@ -50,22 +50,10 @@ class BarReasons:
             self._decide(bar.ts_ms, bar.symbol, bar.open_ms, state.numbers, bar, is_warm=is_warm)
         state.numbers = None
 
-    def take_quiet(self, bars: Sequence[BarClosed], numbers: Sequence[dict[str, float] | None]) -> None:
+    def take_quiet(self, bars: Sequence[BarClosed], numbers: Numbers) -> None:
         """Record bars of one symbol and their one reason: nothing was done, by a strategy that is warm."""
-        symbol = bars[0].symbol
-        reason, gate = self._find_standing(symbol, bars[0], is_warm=True)
-        records: list[AnyEvent] = [*bars, *bars]
-        records[::2] = bars
-        records[1::2] = map(
-            DecisionMade,
-            [bar.ts_ms for bar in bars],
-            repeat(symbol),
-            [bar.open_ms for bar in bars],
-            repeat(reason),
-            repeat(gate),
-            numbers,
-        )
-        self._engine.journal.extend(records)
+        reason, gate = self._find_standing(bars[0].symbol, bars[0], is_warm=True)
+        self._engine.journal.extend(QuietBars(bars, reason, gate, numbers))
 
     def settle(self) -> None:
         """Record the reasons that are owed, unless the strategy goes on waiting."""

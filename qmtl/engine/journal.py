@@ -1,4 +1,4 @@
-"""The journal: one append-only record per account, in memory or in one SQLite file."""
+"""The journal: one append-only record per account in one SQLite file."""
 
 import sqlite3
 import threading
@@ -43,36 +43,6 @@ class JournalError(BrokerageError):
 
 class DivergenceError(Exception):
     """Replaying decided something else than what is recorded; the message names the record."""
-
-
-class MemoryJournal:
-    """A journal that is a list; durable as long as the process."""
-
-    def __init__(self, epoch: str = "memory") -> None:
-        """Start empty."""
-        self.epoch = epoch
-        self.events: list[AnyEvent] = []
-        self.append = self.events.append
-        self.extend = self.events.extend
-
-    def commit(self) -> None:
-        """Nothing to do."""
-
-    def read(self, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
-        """See ports.EventJournal; seq counts from 1."""
-        yield from enumerate(self.events[after_seq:], after_seq + 1)
-
-    def read_orders(self, after_seq: int = 0) -> Iterator[tuple[int, AnyEvent]]:
-        """See SqliteJournal."""
-        return self.read(after_seq)
-
-    def history(self, client_order_id: str) -> Iterator[tuple[int, AnyEvent]]:
-        """See SqliteJournal."""
-        mine = (x for x in self.read() if getattr(x[1], "client_order_id", "") == client_order_id)
-        yield from mine
-
-    def close(self) -> None:
-        """Nothing to do."""
 
 
 class SqliteJournal:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from qmtl.core.fees import MakerTakerFeeModel
 from qmtl.core.instrument import Instrument
 from qmtl.core.money import parse_decimal
+from qmtl.engine.heap import keep_freed_memory
 from qmtl.engine.kernel_run import Curve, KernelRun
 from qmtl.engine.margin import find_bracket, standard_brackets
 from qmtl.engine.simulated_venue import FillMode
@@ -111,6 +112,7 @@ class KernelMarket:
         funding: Funding | None = None,
         ends: Iterable[int] = (),
     ) -> None:
+        keep_freed_memory()
         self.candles = candles
         self.ends = np.array(list(ends), np.int64)
         self._terms: dict[Conditions, Terms] = {}

@@ -6,7 +6,8 @@ from qmtl.core.event import StateChanged
 from qmtl.core.reason import TradingState
 from qmtl.engine.backup import lock_path
 from qmtl.engine.halt_marker import clear_marker, read_marker
-from qmtl.engine.journal import IntentJournal, JournalError, MemoryJournal, SqliteJournal
+from qmtl.engine.journal import IntentJournal, JournalError, SqliteJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.owner import AccountLock
 from qmtl.engine.ports import Clock, Random
 

@@ -8,6 +8,7 @@ from qmtl.core.event import AnyEvent, BarClosed, OrderFilled, PriceUpdated
 from qmtl.core.instrument import Instrument
 from qmtl.core.order import Order, OrderIntent, PositionSide
 from qmtl.core.position import Position
+from qmtl.engine.quiet_bars import Numbers
 
 
 class Context(Protocol):
@@ -111,8 +112,8 @@ class Foresight(StrategyPort, Protocol):
         What holds at the last fill holds throughout: a fill between two of them ends the stretch.
         """
 
-    def pass_quiet(self, bars: Sequence[BarClosed]) -> Sequence[dict[str, float] | None]:
-        """Step over the first bars of a stretch; return the numbers noted at each."""
+    def pass_quiet(self, bars: Sequence[BarClosed]) -> Numbers:
+        """Step over the first bars of a stretch; return what was noted at each, to be read later or never."""
 
 
 class SilentStrategy:

@@ -10,7 +10,7 @@ numpy fills at once. The table's bands have the same bits (`conditional.rolling_
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from math import inf
 from typing import Any
@@ -53,11 +53,25 @@ class CloseTable(msgspec.Struct):
     bars: Sequence[BarClosed]
     times: list[int]
     closes: list[float]
-    uppers: list[float]
-    lowers: list[float]
+    uppers: Sequence[float]
+    lowers: Sequence[float]
     masks: bytes
     asking: dict[int, list[int]]
     is_plain: bool
+
+
+class ComparedRows:
+    """What was compared at the rows of a table from `at` up to `end`, said when somebody asks."""
+
+    __slots__ = ("_at", "_end", "_table")
+
+    def __init__(self, table: CloseTable, at: int, end: int) -> None:
+        self._table, self._at, self._end = table, at, end
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        table, span = self._table, slice(self._at, self._end)
+        rows = zip(table.closes[span], table.uppers[span], table.lowers[span], strict=True)
+        return iter([{"close": close, "upperInter": high, "lowerInter": low} for close, high, low in rows])
 
 
 class CloseForm(SilentStrategy):
@@ -174,15 +188,14 @@ class CloseForm(SilentStrategy):
         bars = table.bars[row:end]
         return bars if events[at : at + len(bars)] == bars else ()
 
-    def pass_quiet(self, bars: Sequence[BarClosed]) -> list[dict[str, float] | None]:
+    def pass_quiet(self, bars: Sequence[BarClosed]) -> "ComparedRows":
         """Step over bars at which the table says nothing; return what was compared at each."""
         table, row = self._table, self._row + 1
         if table is None:
             raise ValueError("no history was prepared")
         end = row + len(bars)
         self._row = end - 1
-        rows = zip(table.closes[row:end], table.uppers[row:end], table.lowers[row:end], strict=True)
-        return [{"close": close, "upperInter": upper, "lowerInter": lower} for close, upper, lower in rows]
+        return ComparedRows(table, row, end)
 
     def _leave(self, ctx: Context, bar: BarClosed, last: float) -> None:
         close, moments = bar.close, self._moments
@@ -286,5 +299,5 @@ def _tabulate(bars: Sequence[BarClosed], params: CloseFormParams, interval_ms: i
     is_plain = not is_late and bool((times[1:] > times[:-1]).all())
     asked = {0: LONG | SHORT, 1: LEAVE_LONG, -1: LEAVE_SHORT}
     asking = {held: np.flatnonzero(masks & mask).tolist() for held, mask in asked.items()}
-    uppers, lowers = upper.tolist(), lower.tolist()
+    uppers, lowers = array("d", upper.tobytes()), array("d", lower.tobytes())
     return CloseTable(list(bars), opened, said, uppers, lowers, masks.tobytes(), asking, is_plain)

@@ -8,8 +8,9 @@ from qmtl.core import event as ev
 from qmtl.core.order import DONE, BrokerageError, Order, OrderStatus
 from qmtl.engine.clock import VirtualClock
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import JournalError, MemoryJournal
+from qmtl.engine.journal import JournalError
 from qmtl.engine.live import LiveEngine
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.ports import Reach
 from tests.engine.rig import Scripted, instrument
 

@@ -11,7 +11,7 @@ from qmtl.core.limits import RiskLimits
 from qmtl.core.order import Order, OrderIntent, OrderStatus, OrderType, Role, Side
 from qmtl.core.reason import TradingState
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.ports import EventJournal
 from qmtl.engine.strategy import Context, SilentStrategy
 

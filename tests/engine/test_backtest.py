@@ -9,7 +9,7 @@ from qmtl.core import event as ev
 from qmtl.core.order import Order, Side
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.ports import Reach
 from qmtl.engine.strategy import Context
 from tests.engine.rig import MINUTE, Scripted, instrument, intent

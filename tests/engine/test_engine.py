@@ -12,7 +12,7 @@ from qmtl.core.command import RaiseAlert
 from qmtl.core.order import Role, Side
 from qmtl.core.reason import Reason, TradingState
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.strategy import Context
 from tests.engine.rig import MINUTE, Rig, Scripted, intent
 

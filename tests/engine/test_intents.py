@@ -10,7 +10,8 @@ from qmtl.core.order import OrderIntent, OrderStatus, Side
 from qmtl.core.reason import TradingState
 from qmtl.engine import intents as module
 from qmtl.engine.intents import Intents, symbol_key
-from qmtl.engine.journal import IntentJournal, MemoryJournal
+from qmtl.engine.journal import IntentJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.replay import replay
 from tests.engine.rig import Rig, intent
 

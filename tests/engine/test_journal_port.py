@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from qmtl.core import event as ev
-from qmtl.engine.journal import MemoryJournal, SqliteJournal
+from qmtl.engine.journal import SqliteJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.ports import EventJournal
 from qmtl.engine.tap import TappedJournal
 

@@ -12,8 +12,9 @@ from qmtl.core import event as ev
 from qmtl.core.order import Role, Side
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import DivergenceError, JournalError, MemoryJournal, SqliteJournal
+from qmtl.engine.journal import DivergenceError, JournalError, SqliteJournal
 from qmtl.engine.matching import MatchingCore
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.ports import EventJournal
 from qmtl.engine.replay import begin_session, recover, replay
 from qmtl.engine.simulated_venue import SimulatedVenue

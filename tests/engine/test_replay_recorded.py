@@ -10,8 +10,8 @@ import pytest
 from qmtl.core import event as ev
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
 from qmtl.engine.matching import MatchingCore
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.replay import replay
 from qmtl.engine.simulated_venue import SimulatedVenue
 from qmtl.engine.strategy import StrategyPort

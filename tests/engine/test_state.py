@@ -7,7 +7,7 @@ from qmtl.core import event as ev
 from qmtl.core.order import Role, Side
 from qmtl.core.reason import TradingState
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.strategy import Context
 from tests.engine.rig import Rig, Scripted, intent
 

@@ -11,10 +11,10 @@ from qmtl.core.instrument import Instrument
 from qmtl.core.order import Side
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
 from qmtl.engine.kernel import Candles, Conditions
 from qmtl.engine.kernel_run import KernelRun
 from qmtl.engine.matching import MatchingCore
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.ports import MatchingVenue
 from qmtl.engine.simulated_venue import SimulatedVenue
 from qmtl.engine.strategy import StrategyPort

@@ -25,10 +25,10 @@ from qmtl.core.order import UNSETTLED, OrderStatus
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.clock import SeededRandom, VirtualClock
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
 from qmtl.engine.live import LiveEngine
 from qmtl.engine.loader import load_strategy
 from qmtl.engine.matching import MatchingCore
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.simulated_venue import SimulatedVenue
 from qmtl.engine.venue_models import UnlimitedLiquidity, VenueModels
 from qmtl.runtime.io.binance_feed import BinanceFuturesFeed, FeedSettings

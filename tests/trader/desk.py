@@ -23,7 +23,7 @@ from qmtl.core.instrument import Instrument
 from qmtl.core.order import Order, OrderType, Role
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.ports import Reach
 from qmtl.engine.strategy import StrategyPort
 from tests.trader.candles import MINUTE_MS

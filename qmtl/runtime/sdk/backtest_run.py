@@ -17,7 +17,7 @@ from qmtl.core.event import (
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.candle_path import CandlePath, candle_ticks
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.strategy import SilentStrategy, StrategyPort
 from qmtl.runtime.sdk.backtest_job import BacktestJob, Segment
 from qmtl.runtime.sdk.backtest_result import BacktestResult, collect_result

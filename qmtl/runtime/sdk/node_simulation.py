@@ -13,8 +13,8 @@ from qmtl.core.order import Order, OrderIntent
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.engine import Engine
 from qmtl.engine.intents import symbol_key
-from qmtl.engine.journal import MemoryJournal
 from qmtl.engine.matching import MatchingCore
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.risk import Approved, Refused, assess
 from qmtl.engine.simulated_venue import SimulatedVenue
 from qmtl.engine.strategy import Context, SilentStrategy

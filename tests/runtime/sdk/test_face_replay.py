@@ -11,8 +11,8 @@ from qmtl.core import event as ev
 from qmtl.core.instrument import list_instrument
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
 from qmtl.engine.loader import load_strategy
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.replay import replay
 from qmtl.runtime.sdk.backtest_terms import BacktestTerms
 from qmtl.runtime.sdk.lowered import LOWERED, dump_lowered

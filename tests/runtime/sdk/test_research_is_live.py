@@ -8,7 +8,7 @@ import pytest
 from qmtl.core.event import AnyEvent, DecisionMade, IntentRecorded, SessionSetup, SessionStarted, Transferred
 from qmtl.engine.backtest import Backtest
 from qmtl.engine.engine import Engine
-from qmtl.engine.journal import MemoryJournal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.strategy import StrategyPort
 from qmtl.runtime.sdk import Param, Signals, Strategy, ta
 from qmtl.runtime.sdk.backtest_run import closed_events
