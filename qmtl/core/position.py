@@ -41,21 +41,21 @@ class Position(msgspec.Struct):
         """Apply one fill and return the profit it realised in quote units, before fees."""
         signed = quantity if side is _BUY else -quantity
         held = self.quantity
-        if not held or (held > 0) == (signed > 0):
+        rest = held + signed
+        if rest and (not held or (held > 0) == (signed > 0)):
             if not held:
                 self.opened_ms = ts_ms
-            self.quantity = held + signed
+            self.quantity = rest
             self.cost += signed * price
             return ZERO
-        if abs(signed) >= abs(held):
+        if not rest or abs(signed) > abs(held):
             realized = held * price - self.cost
-            rest = held + signed
             self.quantity = rest
             self.cost = rest * price
             self.opened_ms = ts_ms if rest else 0
             return realized
         # Libraries change the thread's rounding (ccxt does); a replay must book the same share.
         share = (self.cost * -signed / held).quantize(CENT_OF_SATOSHI, ROUND_HALF_EVEN)
-        self.quantity = held + signed
+        self.quantity = rest
         self.cost -= share
         return -signed * price - share

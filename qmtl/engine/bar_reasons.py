@@ -36,19 +36,21 @@ class BarReasons:
     def take(self, bar: BarClosed, *, is_warm: bool) -> None:
         """Record the reason of a bar the strategy has seen, and those that were owed before it."""
         state = self._state
-        if not (self._defers or state.undecided or state.notes):
-            # By far the most bars: nobody waits, nothing was done.
-            symbol = bar.symbol
-            reason, gate = self._find_standing(symbol, bar, is_warm=is_warm)
-            self._engine.record(DecisionMade(bar.ts_ms, symbol, bar.open_ms, reason, gate, state.numbers))
-        elif self._defers:
+        numbers, state.numbers = state.numbers, None
+        symbol = bar.symbol
+        if self._defers:
             self._defers = False
-            state.undecided.append(Undecided(bar.ts_ms, bar.symbol, bar.open_ms, is_warm, state.numbers))
+            state.undecided.append(Undecided(bar.ts_ms, symbol, bar.open_ms, is_warm, numbers))
+            return
+        if state.undecided:
+            self.settle()
+        why = ""
+        if state.notes:
+            reason, gate, why = self._find_reason(symbol, bar, is_warm=is_warm)
         else:
-            if state.undecided:
-                self.settle()
-            self._decide(bar.ts_ms, bar.symbol, bar.open_ms, state.numbers, bar, is_warm=is_warm)
-        state.numbers = None
+            # By far the most bars: nothing was done.
+            reason, gate = self._find_standing(symbol, bar, is_warm=is_warm)
+        self._engine.record(DecisionMade(bar.ts_ms, symbol, bar.open_ms, reason, gate, numbers, why))
 
     def take_quiet(self, bars: Sequence[BarClosed], numbers: Numbers) -> None:
         """Record bars of one symbol and their one reason: nothing was done, by a strategy that is warm."""
@@ -64,29 +66,21 @@ class BarReasons:
         if owed:
             self._state.undecided = []
             for bar in owed:
-                self._decide(bar.ts_ms, bar.symbol, bar.open_ms, bar.numbers, None, is_warm=bar.is_warm)
+                reason, gate, why = self._find_reason(bar.symbol, None, is_warm=bar.is_warm)
+                self._engine.record(
+                    DecisionMade(bar.ts_ms, bar.symbol, bar.open_ms, reason, gate, bar.numbers, why)
+                )
 
-    def _decide(
-        self,
-        ts_ms: int,
-        symbol: str,
-        open_ms: int,
-        numbers: dict[str, float] | None,
-        bar: BarClosed | None,
-        *,
-        is_warm: bool,
-    ) -> None:
-        notes = self._state.notes.pop(symbol, None) if self._state.notes else None
-        gate = why = ""
-        if notes is not None:
-            why = notes.why
+    def _find_reason(self, symbol: str, bar: BarClosed | None, *, is_warm: bool) -> tuple[Reason, str, str]:
+        """Return the reason of a bar, the gate that refused, and what the strategy wrote down of it."""
+        notes = self._state.notes.pop(symbol, None)
         if notes is not None and notes.acted:
             acted = notes.acted
-            reason = _ENTERED if acted & ENTERED else _EXITED if acted & EXITED else _REFUSED
-            gate = notes.gate if reason is _REFUSED else ""
-        else:
-            reason, gate = self._find_standing(symbol, bar, is_warm=is_warm)
-        self._engine.record(DecisionMade(ts_ms, symbol, open_ms, reason, gate, numbers, why))
+            if acted & ENTERED:
+                return _ENTERED, "", notes.why
+            return (_EXITED, "", notes.why) if acted & EXITED else (_REFUSED, notes.gate, notes.why)
+        reason, gate = self._find_standing(symbol, bar, is_warm=is_warm)
+        return reason, gate, "" if notes is None else notes.why
 
     def _find_standing(self, symbol: str, bar: BarClosed | None, *, is_warm: bool) -> tuple[Reason, str]:
         """Return the reason of a bar at which nothing was done, and who said so."""

@@ -206,7 +206,8 @@ class Engine:
             raise TypeError(f"{self.strategy.name} foresees nothing")
         state, last = self.state, bars[-1]
         self.reasons.take_quiet(bars, self.foresight.pass_quiet(bars))
-        self.risk.now_ms = max(last.ts_ms, self.risk.now_ms)
+        if last.ts_ms > self.risk.now_ms:  # noqa: PLR1730 - as in `process`
+            self.risk.now_ms = last.ts_ms
         state.last_bar_ms[last.symbol] = last.open_ms
         if not state.has_mark_feed:
             self._marks[last.symbol] = last.close
@@ -330,7 +331,12 @@ class Engine:
 
     def tell_fill(self, fill: ev.OrderFilled, order: Order) -> None:
         """Let the strategy see a fill that is already folded."""
-        self._tell("on_fill", self.strategy.on_fill, fill, order)
+        try:
+            self.strategy.on_fill(self.context, fill, order)
+        except _OWN_FAULTS:
+            raise
+        except Exception as error:  # noqa: BLE001 - user code
+            self._on_strategy_error("on_fill", error)
 
     def tell_order(self, order: Order) -> None:
         """Let the strategy see an order's changed status."""

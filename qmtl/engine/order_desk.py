@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _SUBMITTED = OrderStatus.SUBMITTED
 _ACCEPTED = OrderStatus.ACCEPTED
 _PENDING_CANCEL = OrderStatus.PENDING_CANCEL
+_FILLED = OrderStatus.FILLED
 _UNKNOWN = OrderStatus.UNKNOWN
 _REJECTED = OrderStatus.REJECTED
 _ENTRY, _EXIT = Role.ENTRY, Role.EXIT
@@ -140,9 +141,6 @@ class OrderDesk:
             return
         if event.venue_order_id:
             order.venue_order_id = event.venue_order_id
-        if order.status is _SUBMITTED and self._is_unheard(order):
-            self._orders.move(order, _ACCEPTED, self._risk.now_ms)
-            return
         self.move(order, _ACCEPTED)
         if order.status is _REJECTED:
             self._engine.command(
@@ -170,10 +168,7 @@ class OrderDesk:
             engine.reconciliation.forget_settled_drifts()
         status = self._orders.fold_fill(order, fill, fee, is_flat=not position.quantity)
         if status is not order.status:
-            if order.status is _ACCEPTED and self._is_unheard(order):
-                self._orders.move(order, status, self._risk.now_ms)
-            else:
-                self.move(order, status)
+            self.move(order, status)
         role = order.intent.role
         if role in _RESTING:
             self._note(order.intent.symbol, EXITED)
@@ -221,7 +216,10 @@ class OrderDesk:
     def move(self, order: Order, status: OrderStatus, reason: str = "") -> bool:
         """Move an order as news says and tell who cares; False where the news is old or forbidden."""
         was = order.status
-        if status is was or (was is not _SUBMITTED and self._orders.is_stale_news(order, status)):
+        # The two steps of most orders, from sent to accepted to filled, are never stale.
+        if status is was or (
+            was is not _SUBMITTED and status is not _FILLED and self._orders.is_stale_news(order, status)
+        ):
             return False
         if not self._orders.move(order, status, self._risk.now_ms, reason):
             self._engine.error("illegal_transition", f"{was} -> {status}", order.client_order_id)
@@ -231,11 +229,6 @@ class OrderDesk:
         if self._state.cancel_wanted:
             self._cancel_if_wanted(order)
         return True
-
-    def _is_unheard(self, order: Order) -> bool:
-        """Tell whether nobody waits for news of `order`: the table alone moves it then."""
-        heard = self._engine.wants_order or self._state.cancel_wanted
-        return not heard and order.intent.role in _STRATEGY_ROLES
 
     def _cancel_if_wanted(self, order: Order) -> None:
         wanted = self._state.cancel_wanted

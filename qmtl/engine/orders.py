@@ -60,23 +60,26 @@ class Orders:
 
     def move(self, order: Order, status: OrderStatus, ts_ms: int, reason: str = "") -> bool:
         """Move `order` to `status`; False and no change where the table forbids it."""
-        if status not in TRANSITIONS[order.status]:
+        was = order.status
+        if status not in TRANSITIONS[was]:
             return False
-        was_unknown = order.status is _UNKNOWN
         order.status = status
         order.updated_ms = ts_ms
         if reason:
             order.reason = reason
-        symbol = order.intent.symbol
-        if status is _UNKNOWN:
-            self._state.risk.blocked[symbol] = f"order {order.client_order_id} is unsettled: {reason}"
-        elif was_unknown and not any(
-            other.status is _UNKNOWN and other.intent.symbol == symbol for other in self.open()
-        ):
-            self._state.risk.blocked.pop(symbol, None)
+        if status is _UNKNOWN or was is _UNKNOWN:
+            self._block(order, reason)
         if status in DONE:
             self._finish(order)
         return True
+
+    def _block(self, order: Order, reason: str) -> None:
+        """Block the symbol of an order that became unknown, or free it when none of its orders is."""
+        symbol, blocked = order.intent.symbol, self._state.risk.blocked
+        if order.status is _UNKNOWN:
+            blocked[symbol] = f"order {order.client_order_id} is unsettled: {reason}"
+        elif not any(other.status is _UNKNOWN and other.intent.symbol == symbol for other in self.open()):
+            blocked.pop(symbol, None)
 
     def fold_fill(self, order: Order, fill: OrderFilled, fee: Decimal, *, is_flat: bool) -> OrderStatus:
         """Add a fill's quantity, value and `fee` (settle currency); return the state to move to."""

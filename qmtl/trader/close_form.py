@@ -179,12 +179,12 @@ class CloseForm(SilentStrategy):
         found = bisect_left(asking, row)
         end = asking[found] if found < len(asking) else len(table.bars)
         if self._held:
-            floor, ceiling = self._floor, self._ceiling
-            ahead, end = table.closes[row : min(end, row + _AHEAD)], row
-            for close in ahead:
+            floor, ceiling, closes = self._floor, self._ceiling, table.closes
+            end = min(end, row + _AHEAD)
+            for close in closes[row:end]:
                 if not floor < close < ceiling:
+                    end = closes.index(close, row)
                     break
-                end += 1
         bars = table.bars[row:end]
         return bars if events[at : at + len(bars)] == bars else ()
 
@@ -214,8 +214,9 @@ class CloseForm(SilentStrategy):
         position = ctx.position(self.params.symbol)
         self._held = held = (position.quantity > 0) - (position.quantity < 0)
         entry, params = float(position.entry_price), self.params
-        self._stop, self._target = entry * (1.0 - held * params.stop), entry * (1.0 + held * params.target)
-        self._floor, self._ceiling = sorted((self._stop, self._target))
+        stop, target = entry * (1.0 - held * params.stop), entry * (1.0 + held * params.target)
+        self._stop, self._target = stop, target
+        self._floor, self._ceiling = (stop, target) if stop < target else (target, stop)
 
     def _send(self, ctx: Context, bar: BarClosed, side: Side, role: Role, why: str) -> None:
         params = self.params
