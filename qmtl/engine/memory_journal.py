@@ -13,25 +13,26 @@ class MemoryJournal:
     def __init__(self, epoch: str = "memory") -> None:
         """Start empty."""
         self.epoch = epoch
-        self._kept: list[AnyEvent | QuietBars] = []
+        # Records, and stretches of quiet bars that nobody has read yet.
+        self.kept: list[AnyEvent | QuietBars] = []
         self._is_flat = True
-        self.append: Callable[[AnyEvent], None] = self._kept.append
+        self.append: Callable[[AnyEvent], None] = self.kept.append
 
     @property
     def events(self) -> list[AnyEvent]:
         """Every record in order, in the journal's own list; quiet bars are written out at the first look."""
         if not self._is_flat:
-            self._kept[:] = _write_out(self._kept)
+            self.kept[:] = _write_out(self.kept)
             self._is_flat = True
-        return cast("list[AnyEvent]", self._kept)
+        return cast("list[AnyEvent]", self.kept)
 
     def extend(self, events: Iterable[AnyEvent]) -> None:
         """See ports.EventJournal."""
         if type(events) is QuietBars:
-            self._kept.append(events)
+            self.kept.append(events)
             self._is_flat = False
         else:
-            self._kept.extend(events)
+            self.kept.extend(events)
 
     def commit(self) -> None:
         """Nothing to do."""

@@ -13,17 +13,19 @@ Numbers = Iterable[dict[str, float] | None]
 class QuietBars:
     """The records of a stretch: each bar, then its reason. They share one, and who gave it."""
 
-    __slots__ = ("_bars", "_gate", "_numbers", "_reason")
+    __slots__ = ("_bars", "_numbers", "gate", "reason")
 
     def __init__(self, bars: Sequence[BarClosed], reason: Reason, gate: str, numbers: Numbers) -> None:
         """Keep `bars` of one symbol; `numbers` must go on saying what they say now."""
         self._bars = bars
-        self._reason = reason
-        self._gate = gate
+        self.reason = reason
+        self.gate = gate
         self._numbers = numbers
 
-    def __len__(self) -> int:
-        return 2 * len(self._bars)
+    @property
+    def bars(self) -> int:
+        """How many bars there are; records are twice as many."""
+        return len(self._bars)
 
     def __iter__(self) -> Iterator[AnyEvent]:
         bars = self._bars
@@ -34,8 +36,8 @@ class QuietBars:
             [bar.ts_ms for bar in bars],
             repeat(bars[0].symbol),
             [bar.open_ms for bar in bars],
-            repeat(self._reason),
-            repeat(self._gate),
+            repeat(self.reason),
+            repeat(self.gate),
             self._numbers,
         )
         return iter(records)

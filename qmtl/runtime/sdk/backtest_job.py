@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from qmtl.core.event import AnyEvent
 from qmtl.core.instrument import Instrument
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.runtime.sdk.backtest_terms import BacktestTerms
 from qmtl.runtime.sdk.market_history import Hole, MarketHistory
 from qmtl.runtime.sdk.signals import Signals
@@ -40,7 +40,7 @@ class BacktestJob:
 class Segment:
     """One stretch without a cut: its journal, its signals where computed at once, its last wallet."""
 
-    events: list[AnyEvent]
+    journal: MemoryJournal
     histories: dict[str, MarketHistory]
     signals: dict[str, Signals]
     missing: list[Hole]

@@ -19,7 +19,9 @@ from qmtl.core.event import (
     Transferred,
 )
 from qmtl.core.money import dump_decimal
+from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.overfitting import Interval, bootstrap_interval
+from qmtl.engine.quiet_bars import QuietBars
 from qmtl.engine.statistics import (
     Period,
     choose_period,
@@ -60,7 +62,7 @@ class BacktestResult:
     turnover: float
     counts: dict[str, Any]
     funding_holes: list[Hole]
-    journals: list[list[AnyEvent]] = field(repr=False)
+    journals: list[MemoryJournal] = field(repr=False)
     other_bound: "BacktestResult | None" = None
 
     @property
@@ -170,7 +172,11 @@ def collect_result(job: BacktestJob, terms: BacktestTerms, segments: Sequence[Se
     for segment in segments:
         markets = {symbol: history.bars for symbol, history in segment.histories.items()}
         # Most of a journal is bars and idle decisions: what moved money is looked at more than once.
-        moved = [event for event in segment.events if type(event) in _MOVING]
+        moved = [
+            event
+            for event in segment.journal.kept
+            if type(event) in _MOVING and not isinstance(event, QuietBars)
+        ]
         events += moved
         fold.fold(moved)
         curves.append(fold_curve(moved, markets))
@@ -191,21 +197,21 @@ def collect_result(job: BacktestJob, terms: BacktestTerms, segments: Sequence[Se
         fees=float(sum(fill.fee for fill in fills)),
         funding=float(sum(event.amount for event in events if isinstance(event, FundingPaid))),
         turnover=float(sum(fill.quantity * fill.price for fill in fills)),
-        counts=count_reasons(event for segment in segments for event in segment.events),
+        counts=count_reasons(segment.journal for segment in segments),
         funding_holes=missing,
-        journals=[segment.events for segment in segments],
+        journals=[segment.journal for segment in segments],
     )
 
 
-def count_reasons(events: Iterable[AnyEvent]) -> dict[str, Any]:
+def count_reasons(journals: Iterable[MemoryJournal]) -> dict[str, Any]:
     """Return how many closed bars had each reason, refusals by gate, and what the venue rejected."""
     reasons: dict[str, int] = {}
     gates: dict[str, int] = {}
     rejected: dict[str, int] = {}
-    for event in events:
-        if type(event) is DecisionMade:
+    for event in (event for journal in journals for event in journal.kept):
+        if isinstance(event, DecisionMade | QuietBars):
             word = str(event.reason)
-            reasons[word] = reasons.get(word, 0) + 1
+            reasons[word] = reasons.get(word, 0) + (1 if isinstance(event, DecisionMade) else event.bars)
             if word == "refused":
                 gates[event.gate] = gates.get(event.gate, 0) + 1
         elif type(event) is OrderRejected:
@@ -232,7 +238,7 @@ def _plots(segments: Sequence[Segment]) -> dict[str, Floats]:
     for segment in segments:
         bars = segment.histories[first].bars
         found = segment.signals.get(first)
-        lines = _noted(segment.events, first, bars) if found is None else found.plot
+        lines = _noted(segment.journal.events, first, bars) if found is None else found.plot
         for name, line in lines.items():
             parts.setdefault(name, []).append(np.asarray(line, dtype=np.float64))
     count = len(segments)

@@ -111,7 +111,7 @@ def _run_segment(
     if not is_last:
         venue.fill_now()
         driver.run([FlattenRequested(engine.risk.now_ms, "backtest", "excluded")])
-    return Segment(journal.events, histories, signals, venue.missing, engine.account.wallet)
+    return Segment(journal, histories, signals, venue.missing, engine.account.wallet)
 
 
 def _describe(job: BacktestJob) -> dict[str, Plain]:

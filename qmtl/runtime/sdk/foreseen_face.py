@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from qmtl.core.event import AnyEvent, BarClosed
 from qmtl.engine.strategy import Context
 from qmtl.runtime.sdk.signal_face import SignalFace
-from qmtl.runtime.sdk.signal_reader import TableReader, measure_distance
+from qmtl.runtime.sdk.signal_reader import TableReader, TableRows
 from qmtl.runtime.sdk.strategy import Strategy
 from qmtl.runtime.sdk.trade_plan import TradePlan
 
@@ -41,8 +41,8 @@ class ForeseenFace(SignalFace):
         is_known = len(bars) == len(stretch) and [bar.open_ms for bar in bars] == times[: len(bars)]
         return bars if is_known else ()
 
-    def pass_quiet(self, bars: Sequence[BarClosed]) -> list[dict[str, float] | None]:
+    def pass_quiet(self, bars: Sequence[BarClosed]) -> TableRows:
         """Step over bars without a signal; return what was compared at each."""
-        numbers = self._table.skip(len(bars))
-        self._numbers = numbers[-1]
-        return [measure_distance(row) for row in numbers]
+        rows = self._table.skip(len(bars))
+        _, self._numbers = self._table.read()
+        return rows

@@ -1,7 +1,7 @@
 """What `signals` says at each bar: read from a table of a whole history, or computed on the last bars."""
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import isnan
 from typing import Any, Protocol
 
@@ -94,19 +94,35 @@ class TableReader:
         found = bisect_left(asking, row)
         return self._times[row : asking[found] if found < len(asking) else len(self._times)]
 
-    def skip(self, count: int) -> list[dict[str, float]]:
-        """Step over `count` rows; return the numbers of each."""
+    def skip(self, count: int) -> "TableRows":
+        """Step over `count` rows; return the numbers of each, with `distance`."""
         row = self._row + 1
         self._row = row + count - 1
+        return TableRows(self, row, row + count)
+
+    def numbers(self, begin: int, end: int) -> list[dict[str, float]]:
+        """Return the numbers of rows from `begin` up to `end`."""
         names = ("close", *self._lines)
         columns = (self._close, *self._lines.values())
-        rows = zip(*(column[row : row + count] for column in columns), strict=True)
+        rows = zip(*(column[begin:end] for column in columns), strict=True)
         return [dict(zip(names, values, strict=True)) for values in rows]
 
     def closes(self, count: int) -> Any:
         """See SignalReader."""
         end = self._row + 1
         return self._close[max(0, end - count) : end]
+
+
+class TableRows:
+    """Rows of a table whose numbers are measured when somebody reads them."""
+
+    __slots__ = ("_begin", "_end", "_table")
+
+    def __init__(self, table: TableReader, begin: int, end: int) -> None:
+        self._table, self._begin, self._end = table, begin, end
+
+    def __iter__(self) -> Iterator[dict[str, float]]:
+        return map(measure_distance, self._table.numbers(self._begin, self._end))
 
 
 class WindowReader:

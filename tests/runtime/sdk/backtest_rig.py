@@ -99,4 +99,4 @@ def intents_of(result: BacktestResult) -> list[IntentRecorded]:
 
 
 def events_of(result: BacktestResult) -> list[AnyEvent]:
-    return [event for journal in result.journals for event in journal]
+    return [event for journal in result.journals for event in journal.events]
