@@ -1,8 +1,6 @@
 """The synchronous driver: recorded events through the engine and a matching venue."""
 
-import gc
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 from qmtl.core.command import CancelOrder, Command, SubmitOrder
 from qmtl.core.event import (
@@ -13,22 +11,8 @@ from qmtl.core.event import (
     Transferred,
 )
 from qmtl.engine.engine import Engine
+from qmtl.engine.heap import rare_collections
 from qmtl.engine.ports import CalmVenue, MatchingVenue
-
-_COLLECT_EVERY = 50_000
-"""New containers between two collections of cyclic garbage during a run; Python's own number is 700."""
-
-
-@contextmanager
-def _rare_collections() -> Iterator[None]:
-    """Collect seldom: what a run keeps is no garbage, and looking through it again and again costs 7 %."""
-    before = gc.get_threshold()
-    if 0 < before[0] < _COLLECT_EVERY:
-        gc.set_threshold(_COLLECT_EVERY, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 class Backtest:
@@ -59,7 +43,7 @@ class Backtest:
         """
         foresight = self._engine.foresight
         venue = self._calm_venue if foresight is not None and foresight.is_prepared else None
-        with _rare_collections():
+        with rare_collections():
             if venue is not None and isinstance(events, list):
                 self._run_foreseen(events, venue)
             else:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 from qmtl.core.event import AnyEvent
+from qmtl.engine.heap import rare_collections
 from qmtl.engine.quiet_bars import QuietBars
 
 
@@ -22,7 +23,8 @@ class MemoryJournal:
     def events(self) -> list[AnyEvent]:
         """Every record in order, in the journal's own list; quiet bars are written out at the first look."""
         if not self._is_flat:
-            self.kept[:] = _write_out(self.kept)
+            with rare_collections():
+                self.kept[:] = _write_out(self.kept)
             self._is_flat = True
         return cast("list[AnyEvent]", self.kept)
 
