@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from bench.measure import Measured, compare, write
+from bench.measure import Measured, caching, compare, write
 from qmtl.runtime.io.embedded_store import EmbeddedStore
 from qmtl.runtime.sdk.history import FetchReport, SeriesKey
 from qmtl.runtime.sdk.seamless_data_provider import CacheConfig, SeamlessDataProvider
@@ -157,7 +157,7 @@ def import_ratio() -> float:
     def median(code: str) -> float:
         def once() -> float:
             began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], check=True)
+            subprocess.run([sys.executable, "-c", code], check=True, env=caching())
             return time.perf_counter() - began
 
         return statistics.median(once() for _ in range(5))

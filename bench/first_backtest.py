@@ -1,13 +1,12 @@
 """Seconds from a cold interpreter to the end of the first backtest, caches warm; fresh processes in turn."""
 
-import os
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from bench.measure import machine
+from bench.measure import caching, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = 5
@@ -29,10 +28,8 @@ print(len(read(prepare(candles, {{"file": {file!r}}})()).rows))
 def seconds(task: str, file: Path) -> float:
     """Return the wall seconds of one fresh process that imports and runs 10,000 candles."""
     code = PRELUDE.format(root=str(ROOT), task=task, file=str(file))
-    # Compiled modules belong to the warm caches; a shell that forbids writing them would never have any.
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT, env=caching())
     return time.perf_counter() - begin
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -81,6 +82,11 @@ def compare(
         max(ratios),
         rounds,
     )
+
+
+def caching() -> dict[str, str]:
+    """Return the environment of a process whose start is measured warm: it may write compiled modules."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def machine() -> dict[str, str]:
