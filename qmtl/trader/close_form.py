@@ -8,12 +8,11 @@ Two faces with one result: bar by bar, or, over a history that is known (`prepar
 numpy fills at once. The table's bands have the same bits (`conditional.rolling_moments`).
 """
 
-from array import array
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from math import inf
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,6 +22,9 @@ from qmtl.core.interval import parse_interval
 from qmtl.core.order import Order, OrderIntent, Role, Side
 from qmtl.engine.strategy import Context, SilentStrategy
 from qmtl.trader.conditional import rolling_moments
+
+if TYPE_CHECKING:
+    from qmtl.trader.conditional import Floats
 
 _AHEAD = 256
 """Bars looked through at once for a stop or target."""
@@ -53,8 +55,8 @@ class CloseTable(msgspec.Struct):
     bars: Sequence[BarClosed]
     times: list[int]
     closes: list[float]
-    uppers: Sequence[float]
-    lowers: Sequence[float]
+    uppers: "Floats"
+    lowers: "Floats"
     masks: bytes
     asking: dict[int, list[int]]
     is_plain: bool
@@ -70,7 +72,8 @@ class ComparedRows:
 
     def __iter__(self) -> Iterator[dict[str, float]]:
         table, span = self._table, slice(self._at, self._end)
-        rows = zip(table.closes[span], table.uppers[span], table.lowers[span], strict=True)
+        bands = (table.uppers[span].tolist(), table.lowers[span].tolist())
+        rows = zip(table.closes[span], *bands, strict=True)
         return iter([{"close": close, "upperInter": high, "lowerInter": low} for close, high, low in rows])
 
 
@@ -151,7 +154,7 @@ class CloseForm(SilentStrategy):
         if row < self._window or bar.warmup or bar.refilled:
             return
         close = bar.close
-        ctx.note({"close": close, "upperInter": table.uppers[row], "lowerInter": table.lowers[row]})
+        ctx.note({"close": close, "upperInter": table.uppers.item(row), "lowerInter": table.lowers.item(row)})
         held, mask = self._held, table.masks[row]
         if held:
             is_back = mask & LEAVE_LONG if held > 0 else mask & LEAVE_SHORT
@@ -275,8 +278,7 @@ def _tabulate(bars: Sequence[BarClosed], params: CloseFormParams, interval_ms: i
 
     count = len(bars)
     opened, said = [bar.open_ms for bar in bars], [bar.close for bar in bars]
-    # By way of `array`, in half the time of numpy's own look at each item.
-    times, closes = np.frombuffer(array("q", opened), np.int64), np.frombuffer(array("d", said), np.float64)
+    times, closes = np.fromiter(opened, np.int64, count), np.fromiter(said, np.float64, count)
     mean, std = rolling_moments(times // interval_ms, closes, params.window)
     # Row t is judged against what ends at t-1: everything moves down by one.
     mean, std, last = (np.concatenate(([np.nan], column))[:count] for column in (mean, std, closes))
@@ -300,5 +302,4 @@ def _tabulate(bars: Sequence[BarClosed], params: CloseFormParams, interval_ms: i
     is_plain = not is_late and bool((times[1:] > times[:-1]).all())
     asked = {0: LONG | SHORT, 1: LEAVE_LONG, -1: LEAVE_SHORT}
     asking = {held: np.flatnonzero(masks & mask).tolist() for held, mask in asked.items()}
-    uppers, lowers = array("d", upper.tobytes()), array("d", lower.tobytes())
-    return CloseTable(list(bars), opened, said, uppers, lowers, masks.tobytes(), asking, is_plain)
+    return CloseTable(list(bars), opened, said, upper, lower, masks.tobytes(), asking, is_plain)
