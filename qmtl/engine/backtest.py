@@ -95,10 +95,15 @@ class Backtest:
         engine, venue = self._engine, self._venue
         for command in commands:
             if type(command) is SubmitOrder:
-                order = command.order
-                self._feed(venue.submit(order, engine.risk.now_ms))
+                answer = venue.submit(command.order, engine.risk.now_ms)
             elif type(command) is CancelOrder:
-                self._feed(venue.cancel(command.order, engine.risk.now_ms))
+                answer = venue.cancel(command.order, engine.risk.now_ms)
+            else:
+                continue
+            for event in answer:
+                following = engine.process(event)
+                if following:
+                    self._settle(following)
 
 
 def _find_bar(events: Sequence[AnyEvent], at: int, symbol: str) -> BarClosed | None:
