@@ -13,13 +13,13 @@ Numbers = Iterable[dict[str, float] | None]
 class QuietBars:
     """The records of a stretch: each bar, then its reason. They share one, and who gave it."""
 
-    __slots__ = ("_bars", "_numbers", "gate", "reason")
+    __slots__ = ("_bars", "_gate", "_numbers", "reason")
 
     def __init__(self, bars: Sequence[BarClosed], reason: Reason, gate: str, numbers: Numbers) -> None:
         """Keep `bars` of one symbol; `numbers` must go on saying what they say now."""
         self._bars = bars
         self.reason = reason
-        self.gate = gate
+        self._gate = gate
         self._numbers = numbers
 
     @property
@@ -37,7 +37,7 @@ class QuietBars:
             repeat(bars[0].symbol),
             [bar.open_ms for bar in bars],
             repeat(self.reason),
-            repeat(self.gate),
+            repeat(self._gate),
             self._numbers,
         )
         return iter(records)

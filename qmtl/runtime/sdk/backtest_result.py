@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +20,7 @@ from qmtl.core.event import (
     Transferred,
 )
 from qmtl.core.money import dump_decimal
+from qmtl.core.reason import Reason
 from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.overfitting import Interval, bootstrap_interval
 from qmtl.engine.quiet_bars import QuietBars
@@ -205,18 +207,21 @@ def collect_result(job: BacktestJob, terms: BacktestTerms, segments: Sequence[Se
 
 def count_reasons(journals: Iterable[MemoryJournal]) -> dict[str, Any]:
     """Return how many closed bars had each reason, refusals by gate, and what the venue rejected."""
-    reasons: dict[str, int] = {}
-    gates: dict[str, int] = {}
-    rejected: dict[str, int] = {}
-    for event in (event for journal in journals for event in journal.kept):
-        if isinstance(event, DecisionMade | QuietBars):
-            word = str(event.reason)
-            reasons[word] = reasons.get(word, 0) + (1 if isinstance(event, DecisionMade) else event.bars)
-            if word == "refused":
-                gates[event.gate] = gates.get(event.gate, 0) + 1
-        elif type(event) is OrderRejected:
-            rejected[event.reason] = rejected.get(event.reason, 0) + 1
-    return {"reasons": reasons, "gates": gates, "rejected": rejected}
+    reasons: Counter[Reason] = Counter()
+    gates: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    for journal in journals:
+        for event in journal.kept:
+            if type(event) is DecisionMade:
+                reasons[event.reason] += 1
+                if event.reason is Reason.REFUSED:
+                    gates[event.gate] += 1
+            elif type(event) is QuietBars:
+                reasons[event.reason] += event.bars
+            elif type(event) is OrderRejected:
+                rejected[event.reason] += 1
+    by_word = {str(reason): count for reason, count in reasons.items()}
+    return {"reasons": by_word, "gates": dict(gates), "rejected": dict(rejected)}
 
 
 def _joined(curves: Sequence[Curve]) -> Curve:
