@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import zipfile
 from collections.abc import Callable, Coroutine, Iterator
@@ -265,6 +266,12 @@ class QuestDBServer(Server):
     @property
     def http(self) -> str:
         return f"http://127.0.0.1:{self.http_port}"
+
+    def execute(self, statement: str) -> None:
+        """Run one statement over HTTP; urllib.error.HTTPError where QuestDB refuses it."""
+        query = urllib.parse.urlencode({"query": statement})
+        with urllib.request.urlopen(f"{self.http}/exec?{query}", timeout=60):
+            pass
 
     def is_ready(self) -> bool:
         try:

@@ -14,6 +14,7 @@ from qmtl.engine.clock import SystemRandom
 from qmtl.engine.ports import Clock
 from qmtl.runtime.io.embedded_store import EmbeddedStore
 from qmtl.runtime.io.questdb import QuestDBStore
+from qmtl.runtime.io.questdb_tables import coverage_table
 from qmtl.runtime.sdk.history import CoverageSpan, Environment, HistoryStore, SeriesKey
 
 if TYPE_CHECKING:
@@ -123,14 +124,19 @@ class QuestDBPlace:
 
     def __init__(self, request: "pytest.FixtureRequest") -> None:
         self._server: QuestDBServer = request.getfixturevalue("questdb_server")
+        self._table = ""
         self.renew()
 
     def open(self, clock: Clock | None = None) -> HistoryStore:
         return QuestDBTables(self.address, clock)
 
     def renew(self) -> None:
-        table = f"t{SystemRandom().getrandbits(64):016x}"
-        self.address = f"{self._server.dsn} {self._server.http} {table}"
+        # QuestDB holds files of every table open: some thousand cases would use up what it may have.
+        for old in (self._table, f"{self._table}_trades") if self._table else ():
+            self._server.execute(f'DROP TABLE IF EXISTS "{old}"')
+            self._server.execute(f'DROP TABLE IF EXISTS "{coverage_table(old)}"')
+        self._table = f"t{SystemRandom().getrandbits(64):016x}"
+        self.address = f"{self._server.dsn} {self._server.http} {self._table}"
 
     async def faults(self, *, is_finished: bool) -> list[str]:
         dsn, http, table = self.address.split()
