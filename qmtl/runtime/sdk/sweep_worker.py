@@ -48,7 +48,7 @@ class SweepWorker:
         self._symbols = symbols
         instrument = msgspec.convert(config["instrument"], Instrument, strict=False)
         ends = [start - 1 for start in self._starts[1:-1]]
-        self._market = KernelMarket(to_candles(bars), instrument, funding, ends)
+        self._market = KernelMarket(to_candles(bars), instrument, funding, ends, bars.interval_ms)
         self._gaps = _count_gaps(bars, ends)
         self._conditions = msgspec.convert(config["conditions"], Conditions, strict=False)
         self._splits = [Split(*split) for split in config["splits"]]
