@@ -211,7 +211,6 @@ def answer_sweep(
     strict: bool = False,
 ) -> None:
     """Run what is not done yet, judge all of it, and say so; `strict` refuses trades over a hole."""
-    from qmtl.engine.statistics import choose_period
     from qmtl.engine.sweep import SweepFile
     from qmtl.engine.sweep_verdict import judge
 
@@ -224,7 +223,7 @@ def answer_sweep(
         "version": __version__,
     }
     folder = directory / digest(identity)
-    period = choose_period(job.histories[job.symbol].bars.open_ms)
+    period = job.period
     with refusing(ValueError, OSError), closing(SweepFile(folder / ROWS, identity)) as results:
         if results.rows:
             invocation.note(f"going on from {len(results.rows):,} sets in {folder / ROWS}")

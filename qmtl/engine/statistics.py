@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from qmtl.core.interval import INTERVAL_MS
+
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 
@@ -34,10 +36,17 @@ FEWEST_DAYS = 20
 """Shorter runs are measured by the hour."""
 
 
-def choose_period(open_ms: Whole) -> Period:
-    """Return the period for bars that open at these times: days, or hours where there are few days."""
+def choose_period(open_ms: Whole, interval_ms: int) -> Period:
+    """Return the period for bars of `interval_ms` that open at these times.
+
+    Days, or hours where there are few days; the candle's own where that is longer, which has no more closes.
+    """
     span = int(open_ms[-1] - open_ms[0]) if open_ms.size else 0
-    return DAY if span >= FEWEST_DAYS * DAY.length_ms else HOUR
+    usual = DAY if span >= FEWEST_DAYS * DAY.length_ms else HOUR
+    if interval_ms <= usual.length_ms:
+        return usual
+    name = next((name for name, length in INTERVAL_MS.items() if length == interval_ms), "candle")
+    return Period(name, interval_ms, DAYS * DAY.length_ms / interval_ms)
 
 
 def period_ends(open_ms: Whole, period: Period) -> Whole:

@@ -80,8 +80,8 @@ class BacktestResult:
 
     @cached_property
     def period(self) -> Period:
-        """How often returns are looked at: days, or hours in short runs."""
-        return choose_period(self.curve.open_ms)
+        """How often returns are looked at: days, hours in short runs, the candle where that is longer."""
+        return choose_period(self.curve.open_ms, self.job.plan.interval_ms)
 
     @cached_property
     def returns(self) -> Floats:

@@ -13,7 +13,7 @@ from qmtl.core.instrument import Instrument
 from qmtl.engine.crew import Workload
 from qmtl.engine.kernel import Candles, Conditions, Funding, KernelError, Sizing
 from qmtl.engine.splits import Split
-from qmtl.engine.statistics import choose_period
+from qmtl.engine.statistics import Period, choose_period
 from qmtl.runtime.sdk.backtest_terms import BacktestTerms
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.market_history import MarketHistory
@@ -47,6 +47,11 @@ class SweepJob:
     def symbol(self) -> str:
         """The traded symbol."""
         return self.plan.markets[0]
+
+    @property
+    def period(self) -> Period:
+        """How often returns are looked at."""
+        return choose_period(self.histories[self.symbol].bars.open_ms, self.plan.interval_ms)
 
     def identify(self) -> dict[str, Any]:
         """Return what a results file must agree with: another value means another sweep."""
@@ -92,7 +97,7 @@ class SweepJob:
             "instrument": json.loads(msgspec.json.encode(self.instrument)),
             "conditions": json.loads(msgspec.json.encode(find_conditions(self.plan, self.terms))),
             "splits": [list(split) for split in self.splits],
-            "period": choose_period(self.histories[self.symbol].bars.open_ms).name,
+            "period": list(self.period),
         }
         return Workload(WORKER, config)
 

@@ -15,8 +15,7 @@ from qmtl.engine.crew import Evaluate, Plain
 from qmtl.engine.kernel import Columns, Conditions, KernelMarket, run
 from qmtl.engine.kernel_run import KernelRun
 from qmtl.engine.splits import Split
-from qmtl.engine.statistics import max_drawdown, period_ends, returns_of, sharpe, total_return
-from qmtl.engine.sweep_verdict import PERIODS
+from qmtl.engine.statistics import Period, max_drawdown, period_ends, returns_of, sharpe, total_return
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.memo import Memo, remembering
 from qmtl.runtime.sdk.param import StrategyError
@@ -52,7 +51,7 @@ class SweepWorker:
         self._gaps = _count_gaps(bars, ends)
         self._conditions = msgspec.convert(config["conditions"], Conditions, strict=False)
         self._splits = [Split(*split) for split in config["splits"]]
-        self._period = PERIODS[config["period"]]
+        self._period = Period(*config["period"])
         self._source = load_kept(config["strategy"], config["sha256"], None)
         self._class = _tracked(self._source.cls)
         self._fixed = dict(config["fixed"])
