@@ -1,5 +1,7 @@
 """Candles of one symbol for a backtest, with what is known about them: coverage, holes, fingerprint."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +62,15 @@ class MarketHistory:
         bars = self.bars
         start, end, interval = self.start_ms // 1000, self.end_ms // 1000, bars.interval_ms // 1000
         return fingerprint(to_frame(bars), node_id=self.node_id, interval=interval, start=start, end=end)
+
+    @cached_property
+    def funding_print(self) -> str | None:
+        """`sha256:<hex>` of the known rates of this range, None where nobody knows any."""
+        if self.funding is None:
+            return None
+        slots = range(self.start_ms // FUNDING_MS, self.end_ms // FUNDING_MS + 1)
+        rows = [(slot, one.rate, one.mark) for slot in slots if (one := self.funding.get(slot))]
+        return f"sha256:{hashlib.sha256(json.dumps(rows).encode()).hexdigest()}"
 
     def without(self, excluded: Sequence[tuple[int, int]]) -> list["MarketHistory"]:
         """Return the stretches that are left when `excluded` ([start, end) in ms) is cut out.

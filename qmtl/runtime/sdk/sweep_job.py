@@ -62,6 +62,7 @@ class SweepJob:
             "sha256": self.source.sha256,
             "fixed": dict(self.fixed),
             "data": {symbol: one.fingerprint for symbol, one in self.histories.items()},
+            "funding": history.funding_print,
             "symbol": self.symbol,
             "interval": self.plan.interval,
             "bars": len(history.bars),
@@ -147,6 +148,7 @@ def write_columns(folder: Path, parts: Sequence[Bars], funding: Funding | None) 
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("open_ms", *_COLUMNS):
         np.save(folder / f"{name}.npy", np.concatenate([getattr(bars, name) for bars in parts]))
+    (folder / "funding.npy").unlink(missing_ok=True)
     if funding is not None:
         np.save(folder / "funding.npy", np.stack([column.astype(np.float64) for column in funding]))
 

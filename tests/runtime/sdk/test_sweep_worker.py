@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qmtl.cli.sweep import digest
 from qmtl.core.instrument import list_instrument
+from qmtl.core.interval import FUNDING_MS
 from qmtl.engine.kernel import KernelError
 from qmtl.engine.splits import walk_forward
 from qmtl.runtime.sdk.backtest_job import BacktestJob
@@ -30,11 +32,22 @@ COUNTING = BAND_BREAK.replace(
 )
 COUNTING = COUNTING.replace("class BandBreak", "CALLS = []\n\n\nclass BandBreak")
 
+STAYS_IN = """\
+import numpy as np
+
+from qmtl.runtime.sdk import Bars, Signals, Strategy
+
+
+class StaysIn(Strategy):
+    def signals(self, bars: Bars) -> Signals:
+        return Signals(long=np.ones(len(bars), bool))
+"""
+
 
 def history(rows: int = 2_500) -> MarketHistory:
     bars = walk(rows)
-    slots = range(int(bars.open_ms[0]) // 28_800_000, int(bars.open_ms[-1]) // 28_800_000 + 1)
-    funding = {slot: Funding(slot * 28_800_000, 0.0001, 60_000.5) for slot in slots}
+    slots = range(int(bars.open_ms[0]) // FUNDING_MS, int(bars.open_ms[-1]) // FUNDING_MS + 1)
+    funding = {slot: Funding(slot * FUNDING_MS, 0.0001, 60_000.5) for slot in slots}
     return make_history(bars, source="walk", node_id="ohlcv:test", funding=funding)
 
 
@@ -138,6 +151,23 @@ def test_trades_over_missing_candles_are_counted(tmp_path: Path) -> None:
     )  # fmt: skip
     train = worker(one, tmp_path).evaluate(params)["train"][0]
     assert train["over_holes"] == len(result.trades_over_holes) > 0
+
+
+def test_another_funding_is_another_sweep_and_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    bars = history().bars
+    slot = int(bars.open_ms[1_500]) // FUNDING_MS
+    prints: list[str] = []
+    paid: list[float] = []
+    for funding in ({slot: Funding(slot * FUNDING_MS, 0.1)}, {slot: Funding(slot * FUNDING_MS, -0.1)}, None):
+        held = make_history(bars, source="walk", node_id="ohlcv:test", funding=funding)
+        one = job(
+            tmp_path, STAYS_IN, histories={"BTCUSDT": held}, splits=walk_forward(2_500, 1, train_share=9)
+        )
+        prints.append(digest(one.identify()))
+        paid.append(worker(one, tmp_path).evaluate({})["train"][0]["funding"])
+    assert len(set(prints)) == 3
+    assert paid[0] == pytest.approx(-paid[1])
+    assert (paid[0] < 0, paid[2]) == (True, 0)
 
 
 def test_a_volatility_target_does_not_look_over_a_cut(tmp_path: Path) -> None:
