@@ -82,7 +82,10 @@ def annual_return(returns: Floats, periods: float = DAYS) -> float:
     """Return the compound growth a year (CAGR)."""
     if not returns.size:
         return nan
-    return float(np.prod(1.0 + returns) ** (periods / returns.size) - 1.0)
+    with np.errstate(over="ignore"):
+        # A few good hours make more a year than a float holds: no figure.
+        growth = float(np.prod(1.0 + returns) ** (periods / returns.size) - 1.0)
+    return growth if isfinite(growth) else nan
 
 
 def annual_volatility(returns: Floats, periods: float = DAYS) -> float:
@@ -94,11 +97,14 @@ def sharpe(returns: Floats, periods: float = DAYS) -> float:
     """Return mean over sample standard deviation, a year; no risk-free rate is subtracted."""
     if returns.size < 2:
         return nan
-    spread = float(np.std(returns, ddof=1))
-    # Equal returns leave a rounding error for a deviation.
-    if spread <= 1e-15 * float(np.max(np.abs(returns), initial=0.0)):
+    if not _varies(returns):
         return nan
-    return float(np.mean(returns)) / spread * sqrt(periods)
+    return float(np.mean(returns)) / float(np.std(returns, ddof=1)) * sqrt(periods)
+
+
+def _varies(returns: Floats) -> bool:
+    """Tell whether returns differ: equal ones leave a rounding error for a deviation."""
+    return bool(np.std(returns) > 1e-15 * np.max(np.abs(returns)))
 
 
 def sortino(returns: Floats, periods: float = DAYS) -> float:
@@ -162,7 +168,7 @@ def expected_shortfall(returns: Floats) -> float:
 def skewness(returns: Floats) -> float:
     """Return the unbiased sample skewness."""
     n = returns.size
-    if n < 3:
+    if n < 3 or not _varies(returns):
         return nan
     away = returns - np.mean(returns)
     second = float(np.mean(away**2))
@@ -173,7 +179,7 @@ def skewness(returns: Floats) -> float:
 def kurtosis(returns: Floats) -> float:
     """Return the unbiased sample excess kurtosis, 0 for a normal distribution."""
     n = returns.size
-    if n < 4:
+    if n < 4 or not _varies(returns):
         return nan
     away = returns - np.mean(returns)
     second = float(np.mean(away**2))

@@ -16,6 +16,8 @@ def test_figures_that_do_not_exist_are_nan() -> None:
         assert isnan(value) or name in {"total_return", "max_drawdown"}, name
     assert [isnan(f(flat)) for f in (st.sharpe, st.sortino, st.calmar, st.omega, st.skewness)] == [True] * 5
     assert [isnan(f(winning)) for f in (st.sharpe, st.sortino, st.calmar, st.omega)] == [True] * 4
+    assert [isnan(f(winning)) for f in (st.skewness, st.kurtosis)] == [True] * 2
+    assert isnan(st.annual_return(np.array([0.5, 0.2]), st.HOUR.per_year))
     assert isnan(st.expectancy(empty))
     assert st.summarize_trades(empty)["trades"] == 0
     assert isnan(st.payoff_ratio(winning))
