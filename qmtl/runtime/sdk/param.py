@@ -70,7 +70,8 @@ class Param:
     def __get__(self, instance: object | None, owner: type) -> Any:
         if instance is None:
             return self
-        return instance.__dict__.get(self.name, self.default)
+        # Past `__getattribute__`: a sweep takes whoever asks for `__dict__` to read every parameter.
+        return object.__getattribute__(instance, "__dict__").get(self.name, self.default)
 
     def __set__(self, instance: object, value: Value) -> None:
         instance.__dict__[self.name] = self.parse(value)

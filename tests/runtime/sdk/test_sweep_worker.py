@@ -43,6 +43,21 @@ class StaysIn(Strategy):
         return Signals(long=np.ones(len(bars), bool))
 """
 
+MAKES = """\
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        self.__dict__["made"] = self.window
+
+"""
+WARMS = """\
+    quiet = Param(20)
+
+    @property
+    def warmup(self):
+        return self.quiet
+
+"""
+
 
 def history(rows: int = 2_500) -> MarketHistory:
     bars = walk(rows)
@@ -203,6 +218,27 @@ def test_signals_are_computed_once_for_sets_that_differ_in_what_they_do_not_read
     assert crew._memo.hits > hits
     fresh = worker(one, tmp_path).evaluate({"window": 20, "inner": 1.0, "stop": 0.003})
     assert again == fresh
+
+
+@pytest.mark.parametrize("found", ["vars(self)['window']", "self.window + 0 * self.made", "self.made"])
+def test_parameters_read_on_other_ways_are_read(tmp_path: Path, found: str) -> None:
+    """All at once, beside what was derived when they were set, or through that alone."""
+    text = BAND_BREAK.replace("    def signals", MAKES + "    def signals")
+    text = text.replace("ta.mean_std(bars.close, self.window)", f"ta.mean_std(bars.close, {found})")
+    assert found in text
+    one = job(tmp_path, text)
+    params = [{"window": window, "inner": 0.75} for window in (12, 30)]
+    shared = worker(one, tmp_path)
+    assert [shared.evaluate(each) for each in params] == [
+        worker(one, tmp_path).evaluate(each) for each in params
+    ]
+
+
+def test_a_warmup_that_a_parameter_decides_is_that_of_its_set(tmp_path: Path) -> None:
+    text = BAND_BREAK.replace("    def signals", WARMS + "    def signals")
+    shared = worker(job(tmp_path, text), tmp_path)
+    early, late = (shared.evaluate({"window": 12, "quiet": quiet}) for quiet in (20, 600))
+    assert late["train"][0]["trades"] < early["train"][0]["trades"]
 
 
 def test_a_strategy_that_writes_into_an_indicator_still_runs(tmp_path: Path) -> None:
