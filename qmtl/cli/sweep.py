@@ -228,7 +228,8 @@ def answer_sweep(
         if results.rows:
             invocation.note(f"going on from {len(results.rows):,} sets in {folder / ROWS}")
         work(invocation, job, space, search, results, folder)
-        rows = results.rows
+        # Of sets that did equally well the first counts: not whichever worker was quicker.
+        rows = sorted(results.rows, key=lambda row: [row["params"][name] for name in space])
     verdict = judge(rows, period, search.seed)
     if verdict.sets and verdict.failed == verdict.sets:
         raise BadInputError(f"all {verdict.sets:,} sets failed, the first with {rows[0]['error']}")

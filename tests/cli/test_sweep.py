@@ -120,6 +120,17 @@ def moments(place: Path, *rows: int) -> list[str]:
     return [datetime.fromtimestamp(opens[row] / 1000, UTC).strftime("%Y-%m-%dT%H:%M") for row in rows]
 
 
+def test_which_worker_was_quicker_decides_nothing_between_equal_sets(place: Path) -> None:
+    """Targets that are never reached make the same trades; the rows come in either order."""
+    words = ("-p", "target=0.5,0.6,0.7", "--splits", "2", "--workers", "1", "--json")
+    first = json.loads(sweep(*words).text)
+    file = place / first["sweep"] / "sweep.jsonl"
+    head, *rows = file.read_text("utf-8").splitlines(keepends=True)
+    file.write_text("".join([head, *reversed(rows)]), "utf-8")
+    assert json.loads(sweep(*words).text) == first
+    assert first["best"] == {"target": 0.5}
+
+
 def test_an_excluded_period_is_cut_out_and_makes_another_sweep(place: Path) -> None:
     start, end = moments(place, 600, 700)
     answer = sweep(*SETS, "--exclude", f"{start}:{end}", "--json")
