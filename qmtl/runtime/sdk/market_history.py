@@ -13,6 +13,7 @@ from qmtl.core.bar import BarError
 from qmtl.core.interval import FUNDING_MS
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.fingerprint import fingerprint
+from qmtl.runtime.sdk.history import grid_offset
 
 
 class Hole(NamedTuple):
@@ -145,7 +146,7 @@ def check_bars(bars: Bars, source: str) -> Bars:
         is_ordered = (bars.low <= np.minimum(bars.open, bars.close)) & (
             np.maximum(bars.open, bars.close) <= bars.high
         )
-        is_on_grid = bars.open_ms % bars.interval_ms == 0
+        is_on_grid = (bars.open_ms - 1000 * grid_offset(bars.interval_ms // 1000)) % bars.interval_ms == 0
         is_after = np.concatenate(([True], np.diff(bars.open_ms) > 0))
     for holds, rule in (
         (is_number, "price or volume is not a positive finite number"),

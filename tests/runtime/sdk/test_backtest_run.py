@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qmtl.core.bar import BarError
 from qmtl.core.event import DecisionMade
 from qmtl.runtime.sdk import Bars, Signals, Strategy
 from qmtl.runtime.sdk.backtest_terms import BacktestTerms
-from qmtl.runtime.sdk.market_history import Funding
+from qmtl.runtime.sdk.market_history import Funding, check_bars
 from qmtl.runtime.sdk.trade_plan import TradePlan
 from qmtl.runtime.sdk.warmup import measure_warmup
 from tests.runtime.sdk.backtest_rig import (
@@ -223,3 +224,14 @@ def test_warmup_is_measured_from_both_faces_of_a_signal() -> None:
 
     with pytest.raises(ValueError, match="Endless: signals depend on more than 65,536 bars"):
         measure_warmup(Endless())
+
+
+def test_weeks_open_on_monday_as_exchanges_have_them() -> None:
+    monday = 1_704_067_200_000 + np.arange(4) * 7 * 86_400_000
+    for opens, is_taken in ((monday, True), (monday + 3 * 86_400_000, False)):
+        bars = Bars(opens, *(np.ones(4) for _ in range(5)), symbol="BTCUSDT", interval="1w")
+        if is_taken:
+            assert check_bars(bars, "weeks.csv") is bars
+        else:
+            with pytest.raises(BarError, match=r"weeks\.csv: row 0: its time is not on the 1w grid"):
+                check_bars(bars, "weeks.csv")
