@@ -235,3 +235,32 @@ def test_weeks_open_on_monday_as_exchanges_have_them() -> None:
         else:
             with pytest.raises(BarError, match=r"weeks\.csv: row 0: its time is not on the 1w grid"):
                 check_bars(bars, "weeks.csv")
+
+
+class Counts(Strategy):
+    """Buys at its third bar, by a number of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def on_bar(self, ctx: Any, bar: Any) -> None:
+        self.seen.append(bar.close)
+        if len(self.seen) == 3:
+            ctx.buy(1.0)
+
+
+class CountsTicks(Counts):
+    def on_tick(self, ctx: Any, tick: Any) -> None:
+        """Be run along both paths."""
+
+
+def test_what_a_run_leaves_in_a_strategy_reaches_no_other_stretch_or_path() -> None:
+    bars = candles(flat(12))
+    cut = [(START + 5 * MINUTE, START + 6 * MINUTE)]
+    result = run(Counts(), bars, excluded=cut)
+    assert [trade.entry_ts for trade in result.trades] == [START + 3 * MINUTE]
+    assert [trade.entry_ts for trade in result.open_trades] == [START + 9 * MINUTE]
+    worse = run(CountsTicks(), bars)
+    assert worse.other_bound is not None
+    assert len(worse.open_trades) == len(worse.other_bound.open_trades) == 1
