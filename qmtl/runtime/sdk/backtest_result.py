@@ -257,7 +257,8 @@ def _look_at_candles(trade: Trade, bars: Bars, job: BacktestJob) -> None:
     """Count the candles of a trade, and flag it where some are missing."""
     end = int(bars.open_ms[-1]) if trade.exit_ts is None else trade.exit_ts
     first, last = np.searchsorted(bars.open_ms, (trade.entry_ts, end), side="right").tolist()
-    trade.bars = last - first
+    # An open trade lasts to the end of the last candle, where the next one would open.
+    trade.bars = last - first + (trade.exit_ts is None)
     holes = job.histories[trade.symbol].holes
     trade.over_hole = any(hole.start_ms < end and hole.end_ms > trade.entry_ts for hole in holes)
 

@@ -264,3 +264,9 @@ def test_what_a_run_leaves_in_a_strategy_reaches_no_other_stretch_or_path() -> N
     worse = run(CountsTicks(), bars)
     assert worse.other_bound is not None
     assert len(worse.open_trades) == len(worse.other_bound.open_trades) == 1
+
+
+def test_candles_of_all_trades_are_those_with_a_position() -> None:
+    result = run(planned(long=[0, 5], exit_long=[2]), candles(flat(9)))
+    assert [trade.bars for trade in (*result.trades, *result.open_trades)] == [2, 3]
+    assert result.figures()["exposure"] == 5 / 9
