@@ -270,3 +270,6 @@ def test_candles_of_all_trades_are_those_with_a_position() -> None:
     result = run(planned(long=[0, 5], exit_long=[2]), candles(flat(9)))
     assert [trade.bars for trade in (*result.trades, *result.open_trades)] == [2, 3]
     assert result.figures()["exposure"] == 5 / 9
+    # What is cut off at the end is no part of the trade that is open before it.
+    cut = run(planned(long=[0]), candles(flat(9)), excluded=[(START + 4 * MINUTE, START + 9 * MINUTE)])
+    assert [trade.bars for trade in cut.open_trades] == [3]
