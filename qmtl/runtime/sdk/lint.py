@@ -106,7 +106,7 @@ def lint(strategy: Strategy, symbols: Sequence[str] = ("BTCUSDT",), market: Bars
         is_silent = is_silent and not (whole.long | whole.short).any()
         if is_heard(whole):
             break
-    if declared is not None and declared >= 1 and is_enough(strategy, declared, symbols):
+    if declared is not None and declared >= 1 and is_enough(strategy, declared, symbols, is_thorough=True):
         needed = declared
     else:
         needed = measure_warmup(strategy, symbols)

@@ -104,13 +104,20 @@ def _measure(strategy: Strategy, symbols: Sequence[str], *, is_rough: bool) -> t
     )
 
 
-def is_enough(strategy: Strategy, length: int, symbols: Sequence[str] = ("BTCUSDT",)) -> bool:
-    """Tell whether the last `length` bars give the signals that a whole seeded history gives."""
+def is_enough(
+    strategy: Strategy, length: int, symbols: Sequence[str] = ("BTCUSDT",), *, is_thorough: bool = False
+) -> bool:
+    """Tell whether the last `length` bars give the signals that a whole seeded history gives.
+
+    `is_thorough` looks at one row after the other too, as a measurement does.
+    """
     count = max(_FIRST, 4 * length)
     for is_rough in (False, True):
         bars = probe_market(count, symbols, strategy.interval, is_rough=is_rough)
         whole = check(strategy, bars)
         if not _agree(strategy, bars, whole, _points(whole, count), length):
+            return False
+        if is_thorough and _find_odd(strategy, bars, whole, length) is not None:
             return False
         if is_heard(whole):
             break
@@ -175,13 +182,19 @@ def _settle(strategy: Strategy, bars: Bars, whole: Signals, points: list[int]) -
     count = len(bars)
     while _agree(strategy, bars, whole, points, count // 2):
         length = _least(strategy, bars, whole, points, count // 2)
-        # Longer candles within have phases that samples miss; long windows are probed at fewer bars.
-        rows = range(count - min(_EVERY, count // 4, max(60, _WORK // length)), count)
-        odd = next((row for row in rows if not _agree(strategy, bars, whole, [row], length)), None)
+        odd = _find_odd(strategy, bars, whole, length)
         if odd is None:
             return length
         points = [odd, *points]
     return 0
+
+
+def _find_odd(strategy: Strategy, bars: Bars, whole: Signals, length: int) -> int | None:
+    """Return the first of the last rows at which `length` bars do not agree."""
+    count = len(bars)
+    # Longer candles within have phases that samples miss; long windows are probed at fewer bars.
+    rows = range(count - min(_EVERY, count // 4, max(60, _WORK // length)), count)
+    return next((row for row in rows if not _agree(strategy, bars, whole, [row], length)), None)
 
 
 def _least(strategy: Strategy, bars: Bars, whole: Signals, points: list[int], enough: int) -> int:

@@ -52,6 +52,23 @@ def test_a_short_warmup_is_caught() -> None:
     assert report.lines()[0] == "future cut: ok · past cut: declares warm-up 5, needs 20 · decides on: close"
 
 
+def test_a_warmup_one_bar_short_of_a_longer_candle_is_caught() -> None:
+    """Two candles of four hours and what is forming are 719 minutes, which one minute in 240 needs."""
+
+    class Slow(Strategy):
+        warmup: ClassVar[int | None] = 718
+
+        def signals(self, bars: Bars) -> Signals:
+            slow = bars.at("4h")
+            mean = slow.align(ta.sma(slow.close, 2))
+            with np.errstate(invalid="ignore"):
+                return Signals(long=bars.close > mean, exit_long=bars.close < mean)
+
+    assert (lint(Slow()).is_short, lint(Slow()).needed) == (True, 719)
+    Slow.warmup = 719
+    assert lint(Slow()).is_clean
+
+
 def test_a_signal_that_the_calm_market_never_gives_is_measured_in_a_rough_one() -> None:
     """An exit 4 % below the mean of 50 bars never comes at a tenth of a percent a bar; live it does."""
 
