@@ -196,6 +196,8 @@ def test_02_6_several_symbols_decide_on_the_same_minute() -> None:
     assert ("BTCUSDT", 2, "entered") in decisions
     assert ("ETHUSDT", 2, "exited") in decisions
     assert result.net == pytest.approx(float(sum(t.pnl for t in (*result.trades, *result.open_trades))))
+    # ETH at the close of minute 2, BTC at those of 3 and 4: a position in any symbol is one.
+    assert result.figures()["exposure"] == 3 / 5
 
 
 def test_a_symbol_without_its_bar_does_not_hold_the_others_up() -> None:
