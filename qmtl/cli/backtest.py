@@ -1,7 +1,7 @@
 """`qmtl backtest`: one run of a strategy over history, honest about costs and holes."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -155,6 +155,7 @@ def make_job(
         strategy.face()
     cuts = [parse_cut(text) for text in market.excluded]
     histories = load_market(invocation, settings, plan, market)
+    check_cuts(histories, cuts)
     with naming_faults(source):
         warmup = find_warmup(source, strategy, plan.markets) if strategy.face() == "signals" else 0
     return BacktestJob(
@@ -193,6 +194,17 @@ def load_market(
         }
     except FileNotFoundError as error:
         raise BadInputError(str(error)) from None
+
+
+def check_cuts(histories: "Mapping[str, MarketHistory]", cuts: Sequence[tuple[int, int]]) -> None:
+    """Refuse cuts that leave a symbol no candles, or not as many stretches as another."""
+    left = {symbol: len(history.without(cuts)) for symbol, history in histories.items()}
+    for symbol, stretches in left.items():
+        if not stretches:
+            raise BadInputError(f"--exclude: no candle of {symbol} is left")
+    if len(set(left.values())) > 1:
+        told = ", ".join(f"{symbol} {stretches}" for symbol, stretches in left.items())
+        raise BadInputError(f"--exclude: symbols are left with different numbers of stretches ({told})")
 
 
 def list_market(symbol: str, history: "MarketHistory") -> "Instrument":

@@ -103,6 +103,7 @@ def test_saved_parameters_load_only_when_asked(place: Path) -> None:
         (["--params", "none.yml"], "none.yml: no such file of parameters"),
         (["--symbol", "BTC//USDT"], "band_break.py: BandBreak: symbol 'BTC//USDT' is not known"),
         (["--exclude", "2025"], "--exclude 2025: expected START:END"),
+        (["--exclude", "2000-01-01:2100-01-01"], "--exclude: no candle of BTCUSDT is left"),
         (["--size", "-1"], "--size: found '-1', expected a number > 0"),
         (["--fill", "never"], "--fill: found 'never', expected 'next_open' or 'close'"),
         (["--funding", "none.feather"], "none.feather: no such file"),

@@ -231,6 +231,7 @@ def test_optuna_searches_the_same_space(place: Path) -> None:
         (("-p", "stop"), "--param stop: the class gives no low, high and step; write stop=LOW:HIGH:STEP"),
         (("-p", "window=10:a:2"), "--param window=10:a:2: expected numbers LOW:HIGH:STEP"),
         (("-p", "window=20:10:5"), "expected low <= high and step > 0"),
+        (("-p", "window=nan:20:5"), "expected low <= high and step > 0, got nan:20:5"),
         (("-p", "window=1.5,2"), "window: expected a whole number, got '1.5'"),
         (("-p", "window=10:20"), "expected NAME=LOW:HIGH:STEP, NAME=A,B,C or NAME=VALUE"),
         (("-p", "window", "-p", "window=10,20"), "window is given twice"),

@@ -117,7 +117,7 @@ class Param:
 
 def steps(param: Param, low: float, high: float, step: float) -> list[Value]:
     """Return low, low + step, … up to and with high, in the type of `param`."""
-    if not step > 0 or low > high:
+    if not (step > 0 and low <= high) or not isfinite(high - low):
         raise ParameterError(
             f"{param.name}: expected low <= high and step > 0, got {low:g}:{high:g}:{step:g}"
         )
