@@ -226,8 +226,11 @@ def naming_symbol(symbol: str) -> Iterator[None]:
 
 
 def _decimals(values: Any) -> int:
-    texts = (repr(value).partition(".")[2] for value in values.tolist())
-    return min(8, max((len(text) for text in texts if text != "0"), default=0))
+    from decimal import Decimal
+
+    # A float below 0.0001 is written with an exponent: its decimals are not what stands behind the point.
+    steps = [int(Decimal(repr(value)).normalize().as_tuple().exponent) for value in values.tolist()]
+    return min(8, max(0, -min(steps, default=0)))
 
 
 def parse_cut(text: str) -> tuple[int, int]:
