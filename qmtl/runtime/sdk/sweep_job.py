@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from qmtl.core.instrument import Instrument
+from qmtl.core.interval import FUNDING_MS
 from qmtl.engine.crew import Workload
 from qmtl.engine.kernel import Candles, Conditions, Funding, KernelError, Sizing
 from qmtl.engine.splits import Split
@@ -135,9 +136,11 @@ def find_funding(history: MarketHistory) -> Funding | None:
     """Return the known funding payments of a history; a rate that is missing counts 0, as in a backtest."""
     if not history.funding:
         return None
-    paid = [history.funding[slot] for slot in sorted(history.funding)]
+    slots = sorted(history.funding)
+    paid = [history.funding[slot] for slot in slots]
     return Funding(
-        np.array([one.ts_ms for one in paid], np.int64),
+        # Some exchanges stamp a payment milliseconds late: it is due at its slot, as in a backtest.
+        np.array(slots, np.int64) * FUNDING_MS,
         np.array([one.rate for one in paid], np.float64),
         np.array([np.nan if one.mark is None else one.mark for one in paid], np.float64),
     )

@@ -185,6 +185,21 @@ def test_another_funding_is_another_sweep_and_leaves_nothing_to_the_next(tmp_pat
     assert (paid[0] < 0, paid[2]) == (True, 0)
 
 
+def test_a_payment_that_is_stamped_late_is_due_at_its_slot(tmp_path: Path) -> None:
+    bars = history().bars
+    slot = int(bars.open_ms[1_500]) // FUNDING_MS
+    paid = []
+    for late_ms in (0, 12):
+        funding = {slot: Funding(slot * FUNDING_MS + late_ms, 0.1)}
+        held = make_history(bars, source="walk", node_id="ohlcv:test", funding=funding)
+        one = job(
+            tmp_path, STAYS_IN, histories={"BTCUSDT": held}, splits=walk_forward(2_500, 1, train_share=9)
+        )
+        paid.append(worker(one, tmp_path).evaluate({})["train"][0])
+    assert paid[0] == paid[1]
+    assert paid[0]["funding"] < 0
+
+
 def test_a_volatility_target_does_not_look_over_a_cut(tmp_path: Path) -> None:
     opens = history().bars.open_ms
     plan = TradePlan(volatility_target=Decimal("0.3"))
