@@ -1,7 +1,7 @@
 """`qmtl backtest`: one run of a strategy over history, honest about costs and holes."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -155,6 +155,7 @@ def make_job(
         strategy.face()
     cuts = [parse_cut(text) for text in market.excluded]
     histories = load_market(invocation, settings, plan, market)
+    check_cuts(histories, cuts)
     with naming_faults(source):
         warmup = find_warmup(source, strategy, plan.markets) if strategy.face() == "signals" else 0
     return BacktestJob(
@@ -195,6 +196,17 @@ def load_market(
         raise BadInputError(str(error)) from None
 
 
+def check_cuts(histories: "Mapping[str, MarketHistory]", cuts: Sequence[tuple[int, int]]) -> None:
+    """Refuse cuts that leave a symbol no candles, or not as many stretches as another."""
+    left = {symbol: len(history.without(cuts)) for symbol, history in histories.items()}
+    for symbol, stretches in left.items():
+        if not stretches:
+            raise BadInputError(f"--exclude: no candle of {symbol} is left")
+    if len(set(left.values())) > 1:
+        told = ", ".join(f"{symbol} {stretches}" for symbol, stretches in left.items())
+        raise BadInputError(f"--exclude: symbols are left with different numbers of stretches ({told})")
+
+
 def list_market(symbol: str, history: "MarketHistory") -> "Instrument":
     """Return the contract of a symbol, unknown steps from the decimals of its candles."""
     from qmtl.core.instrument import list_instrument
@@ -214,8 +226,11 @@ def naming_symbol(symbol: str) -> Iterator[None]:
 
 
 def _decimals(values: Any) -> int:
-    texts = (repr(value).partition(".")[2] for value in values.tolist())
-    return min(8, max((len(text) for text in texts if text != "0"), default=0))
+    from decimal import Decimal
+
+    # A float below 0.0001 is written with an exponent: its decimals are not what stands behind the point.
+    steps = [int(Decimal(repr(value)).normalize().as_tuple().exponent) for value in values.tolist()]
+    return min(8, max(0, -min(steps, default=0)))
 
 
 def parse_cut(text: str) -> tuple[int, int]:

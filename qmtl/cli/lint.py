@@ -51,6 +51,8 @@ def lint(
         "warmup": report.needed,
         "declared": report.declared,
         "looks_ahead": [{"column": one.column, "row": one.row, "cut": one.cut} for one in report.peeks],
+        "unsteady": list(report.unsteady),
+        "is_silent": report.is_silent,
     }
     invocation.answer(body, "\n".join(report.lines()))
     return DONE if report.is_clean else FAILED

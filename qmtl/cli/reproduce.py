@@ -1,5 +1,6 @@
 """`qmtl reproduce`: a kept run once more, from what its record says, and what differs."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -68,7 +69,9 @@ def rebuild(
         strategy = make_strategy(source.cls, record["params"])
     plan = parse_plan(record["plan"])
     market = find_market(record, data)
-    histories = load_market(invocation, invocation.load().settings, plan, market)
+    rates = find_words(record["command"], "--funding")
+    given = {"--funding": ("backtest.funding", Path(rates[-1]))} if rates else {}
+    histories = load_market(invocation, invocation.load(given).settings, plan, market)
     terms = {name: value for name, value in record["terms"].items() if name != "assumptions"}
     job = BacktestJob(
         strategy=strategy,
@@ -85,17 +88,26 @@ def rebuild(
 def find_market(record: dict[str, Any], data: tuple[Path, ...]) -> Market:
     """Return where a run's candles are: files given, those of its command, else its range of the store."""
     words = record["command"]
-    kept = tuple(Path(word) for before, word in pairwise(words) if before == "--data")
-    kept += tuple(Path(word[7:]) for word in words if word.startswith("--data="))
-    unit = next((word for before, word in pairwise(words) if before == "--unit"), None)
-    files = data or kept
+    units = find_words(words, "--unit")
+    files = data or tuple(Path(word) for word in find_words(words, "--data"))
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise BadInputError(f"{missing[0]}: the run's candles are not there; name them with --data")
     if files:
-        return Market(data=files, unit=unit)
+        return Market(data=files, unit=units[-1] if units else None)
     first = record["data"][0]
     return Market(span=(None, _moment(first["start_ms"]), _moment(first["end_ms"])))
+
+
+def find_words(command: Sequence[str], option: str) -> list[str]:
+    """Return what a command gave for an option, written either way, in order."""
+    found = []
+    for before, word in pairwise(("", *command)):
+        if before == option:
+            found.append(word)
+        elif word.startswith(f"{option}="):
+            found.append(word.partition("=")[2])
+    return found
 
 
 def _moment(ts_ms: int) -> str:
@@ -106,9 +118,9 @@ def _moment(ts_ms: int) -> str:
 
 def find_differences(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return one line for each thing that went into the run and is another now."""
-    from qmtl.runtime.io.run_record import library_versions
+    from qmtl.runtime.io.run_record import is_intact, library_versions
 
-    found = []
+    found = [] if is_intact(record) else ["run.json: what went into the run was changed after it was written"]
     then_sha, now_sha = record["strategy"]["sha256"], now["strategy"]["sha256"]
     if then_sha != now_sha:
         found.append(f"strategy: sha256 {then_sha[:12]}…, now {now_sha[:12]}…")
@@ -116,6 +128,10 @@ def find_differences(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
         print_now = now["data"].get(one["symbol"], "none")
         if one["fingerprint"] != print_now:
             found.append(f"data {one['symbol']}: {one['fingerprint'][:19]}…, now {print_now[:19]}…")
+    for symbol, rates in record.get("funding", now["funding"]).items():
+        rates_now = now["funding"].get(symbol)
+        if rates != rates_now:
+            found.append(f"funding {symbol}: {_short(rates)}, now {_short(rates_now)}")
     for symbol, then in record["instruments"].items():
         if then != now["instruments"].get(symbol):
             found.append(f"instrument {symbol}: {then}, now {now['instruments'].get(symbol)}")
@@ -126,3 +142,7 @@ def find_differences(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
         if versions.get(name) != then
     ]
     return found
+
+
+def _short(rates: str | None) -> str:
+    return "no rates" if rates is None else f"{rates[:19]}…"

@@ -211,7 +211,6 @@ def answer_sweep(
     strict: bool = False,
 ) -> None:
     """Run what is not done yet, judge all of it, and say so; `strict` refuses trades over a hole."""
-    from qmtl.engine.statistics import choose_period
     from qmtl.engine.sweep import SweepFile
     from qmtl.engine.sweep_verdict import judge
 
@@ -224,12 +223,13 @@ def answer_sweep(
         "version": __version__,
     }
     folder = directory / digest(identity)
-    period = choose_period(job.histories[job.symbol].bars.open_ms)
+    period = job.period
     with refusing(ValueError, OSError), closing(SweepFile(folder / ROWS, identity)) as results:
         if results.rows:
             invocation.note(f"going on from {len(results.rows):,} sets in {folder / ROWS}")
         work(invocation, job, space, search, results, folder)
-        rows = results.rows
+        # Of sets that did equally well the first counts: not whichever worker was quicker.
+        rows = sorted(results.rows, key=lambda row: [row["params"][name] for name in space])
     verdict = judge(rows, period, search.seed)
     if verdict.sets and verdict.failed == verdict.sets:
         raise BadInputError(f"all {verdict.sets:,} sets failed, the first with {rows[0]['error']}")

@@ -111,8 +111,11 @@ class KernelMarket:
         instrument: Instrument,
         funding: Funding | None = None,
         ends: Iterable[int] = (),
+        interval_ms: int | None = None,
     ) -> None:
         keep_freed_memory()
+        if interval_ms is not None:
+            self.interval_ms = interval_ms
         self.candles = candles
         self.ends = np.array(list(ends), np.int64)
         self._terms: dict[Conditions, Terms] = {}
@@ -154,7 +157,7 @@ class KernelMarket:
 
     @cached_property
     def interval_ms(self) -> int:
-        """Length of a candle: the smallest distance of two opens."""
+        """Length of a candle where nobody told it: the smallest distance of two opens."""
         opens = self.candles.open_ms
         return int(np.diff(opens).min()) if opens.size > 1 else 60_000
 
@@ -205,18 +208,25 @@ class KernelMarket:
             raise KernelError(f"{one.symbol}: prices, steps and fees of this market exceed 64 bits")
         kinds = {"quantity": FIXED, "notional": NOTIONAL, "equity": SHARE, "volatility": VOLATILITY}
         steps = {"quantity": one.lot_size, "notional": self.money_step}
-        size = int(sizing.value / steps.get(sizing.kind, Decimal(1) / _BILLION))
+        exact = sizing.value / steps.get(sizing.kind, Decimal(1) / _BILLION)
+        size = min(int(exact), max_lots + 1 if sizing.kind == "quantity" else _LARGEST)
         if sizing.kind == "volatility" and self.ends.size:
             raise KernelError("size: a volatility target would look over a cut; backtest one set at a time")
         if sizing.value <= 0 or (sizing.kind not in steps and size > 9 * _BILLION):
             raise KernelError(f"size: {sizing.kind} {sizing.value} is not above 0, or too large")
+        if sizing.kind not in steps and size != exact:
+            raise KernelError(f"size: {sizing.kind} {sizing.value} has more than nine decimals")
+        wallet = int(conditions.wallet / self.money_step)
+        if wallet > _LARGEST:
+            raise KernelError(f"wallet: {conditions.wallet} in steps of {self.money_step} exceeds 64 bits")
         brackets = standard_brackets(one.maintenance_rate)
         caps = [bracket.cap for bracket in brackets if bracket.max_leverage >= conditions.leverage]
         if not caps:
             raise KernelError(f"leverage: {conditions.leverage} is more than {one.symbol} allows")
-        long_ruin, short_ruin = _ruin(conditions.leverage, find_bracket(brackets, 4 * conditions.wallet).rate)
+        rate = find_bracket(brackets, self._largest(conditions)).rate
+        long_ruin, short_ruin = _ruin(conditions.leverage, rate)
         return Terms(
-            wallet=int(conditions.wallet / self.money_step),
+            wallet=wallet,
             tick=int(one.tick_size / self.price_step),
             value=self.value,
             taker_up=taker_up,
@@ -239,6 +249,17 @@ class KernelMarket:
             leverage=conditions.leverage,
             fills_at_close=int(conditions.fill == "close"),
         )
+
+    def _largest(self, conditions: Conditions) -> Decimal:
+        """Return a notional that no position exceeds while the wallet is less than four times the first."""
+        sizing, grown = conditions.sizing, 4 * conditions.wallet
+        bounds = {
+            "quantity": sizing.value * self.price_step * self._top,
+            "notional": sizing.value,
+            "equity": grown * sizing.value,
+        }
+        # Twice: prices move between the decision and the fill, and a short grows as it loses.
+        return 2 * min(grown * conditions.leverage, bounds.get(sizing.kind, Decimal("Infinity")))
 
 
 def run(

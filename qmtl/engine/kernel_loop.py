@@ -220,8 +220,10 @@ def _volatility(row: int, squares: Floats, terms: Terms) -> int:
 
 @njit(cache=True, nogil=True)
 def _scaled(amount: int, share: int, base: int) -> int:
-    """Return amount x share / base rounded down; both below 1e10."""
+    """Return amount x share / base rounded down, at most LARGEST; `share` and `base` below 1e10."""
     rest = amount % base
+    if amount // base >= LARGEST // share - 1:
+        return LARGEST
     if base <= LARGEST // share:
         return amount // base * share + rest * share // base
     # Above 900 % a year: the product leaves 64 bits, and a float errs by less than a unit of money.
@@ -245,10 +247,20 @@ def _sized(row: int, price: int, equity: int, squares: Floats, terms: Terms) -> 
 @njit(cache=True, nogil=True)
 def _is_taken(lots: int, price: int, wallet: int, terms: Terms) -> bool:
     """Tell whether a flat account can open `lots` at market price `price`."""
-    value = abs(lots) * price * terms.value
-    if abs(lots) > terms.max_lots or value < terms.min_value or value > terms.max_value:
+    if abs(lots) > terms.max_lots:
         return False
-    return value <= wallet * terms.leverage
+    value = abs(lots) * price * terms.value
+    # Divided, not multiplied: a large wallet times its leverage leaves 64 bits.
+    return terms.min_value <= value <= terms.max_value and -(-value // terms.leverage) <= wallet
+
+
+@njit(cache=True, nogil=True)
+def _note_ruin(row: int, price: int, way: int, terms: Terms, trades: Whole, counts: Whole) -> None:
+    """Remember the first bar in which price came where a position may be liquidated."""
+    entry = trades[counts[TRADES], ENTRY]
+    ruin = terms.ruin_long if way > 0 else terms.ruin_short
+    if (entry - price) * way * BILLION >= ruin * entry and not counts[RUINED]:
+        counts[RUINED] = row + 1
 
 
 @njit(cache=True, nogil=True)
@@ -257,6 +269,7 @@ def _meet_open(row: int, opened: int, terms: Terms, memory: Whole, trades: Whole
     held = memory[_HELD]
     if held:
         way = 1 if held > 0 else -1
+        _note_ruin(row, opened, way, terms, trades, counts)
         if memory[_STOP] and (memory[_STOP] - opened) * way >= 0:
             _leave(row, taken(opened, -way, terms), STOP, 0, terms, memory, trades, counts)
         elif memory[_TARGET] and (opened - memory[_TARGET]) * way >= 0:
@@ -282,11 +295,8 @@ def _meet_inside(
     way = 1 if memory[_HELD] > 0 else -1
     worst, best = (low, high) if way > 0 else (high, low)
     stop, target = memory[_STOP], memory[_TARGET]
-    entry = trades[counts[TRADES], ENTRY]
     reached = worst if not stop or (worst - stop) * way > 0 else stop
-    ruin = terms.ruin_long if way > 0 else terms.ruin_short
-    if (entry - reached) * way * BILLION >= ruin * entry and not counts[RUINED]:
-        counts[RUINED] = row + 1
+    _note_ruin(row, reached, way, terms, trades, counts)
     if stop and (stop - worst) * way >= 0:
         _leave(row, taken(stop, -way, terms), STOP, 0, terms, memory, trades, counts)
     elif target and (best - target) * way >= 0:

@@ -134,6 +134,8 @@ def find_overfitting(returns: Floats, blocks: int = BLOCKS) -> Overfitting:
     if blocks % 2 or returns.shape[1] < 2 or length < 2:
         return Overfitting(nan, np.empty(0), nan, nan)
     used = returns[returns.shape[0] - length * blocks :].reshape(blocks, length, -1)
+    # A ratio does not hang on how large the returns are; a deviation of about nothing has to be told apart.
+    used = used / np.maximum(np.abs(used).max(axis=(0, 1)), np.finfo(float).tiny)
     chosen = np.array(list(combinations(range(blocks), blocks // 2)))
     inside = np.zeros((len(chosen), blocks))
     np.put_along_axis(inside, chosen, 1.0, axis=1)

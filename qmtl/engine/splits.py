@@ -1,5 +1,6 @@
 """Walk-forward splits: parameters are chosen on the train rows and judged on the test rows after them."""
 
+from math import ceil, inf
 from typing import Literal, NamedTuple
 
 Scheme = Literal["rolling", "anchored"]
@@ -47,7 +48,7 @@ def walk_forward(
     into the other; `embargo` rows after that are not tested, so that no indicator still sees the training.
     SplitError when a training or a test would have fewer than two rows.
     """
-    if count < 1 or purge < 0 or embargo < 0 or not train_share > 0:
+    if count < 1 or purge < 0 or embargo < 0 or not 0 < train_share < inf:
         raise SplitError(
             f"splits {count}, purge {purge}, embargo {embargo}, train {train_share:g}: out of range"
         )
@@ -60,6 +61,6 @@ def walk_forward(
         splits.append(Split(begin, test - purge, test + embargo, test + length))
     shortest = min(min(s.train_end - s.train_start, s.test_end - s.test_start) for s in splits)
     if shortest < FEWEST:
-        needed = int((max(purge / train_share, embargo) + FEWEST + 1) * (count + train_share)) + 1
+        needed = ceil(max((purge + FEWEST) / train_share, embargo + FEWEST) * (count + train_share)) + 1
         raise SplitError(f"{rows:,} bars are too few for {count} splits; at least {needed:,} are needed")
     return splits

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from qmtl.core.interval import INTERVAL_MS
+
 Floats = npt.NDArray[np.float64]
 Whole = npt.NDArray[np.int64]
 
@@ -34,10 +36,17 @@ FEWEST_DAYS = 20
 """Shorter runs are measured by the hour."""
 
 
-def choose_period(open_ms: Whole) -> Period:
-    """Return the period for bars that open at these times: days, or hours where there are few days."""
+def choose_period(open_ms: Whole, interval_ms: int) -> Period:
+    """Return the period for bars of `interval_ms` that open at these times.
+
+    Days, or hours where there are few days; the candle's own where that is longer, which has no more closes.
+    """
     span = int(open_ms[-1] - open_ms[0]) if open_ms.size else 0
-    return DAY if span >= FEWEST_DAYS * DAY.length_ms else HOUR
+    usual = DAY if span >= FEWEST_DAYS * DAY.length_ms else HOUR
+    if interval_ms <= usual.length_ms:
+        return usual
+    name = next((name for name, length in INTERVAL_MS.items() if length == interval_ms), "candle")
+    return Period(name, interval_ms, DAYS * DAY.length_ms / interval_ms)
 
 
 def period_ends(open_ms: Whole, period: Period) -> Whole:
@@ -73,7 +82,10 @@ def annual_return(returns: Floats, periods: float = DAYS) -> float:
     """Return the compound growth a year (CAGR)."""
     if not returns.size:
         return nan
-    return float(np.prod(1.0 + returns) ** (periods / returns.size) - 1.0)
+    with np.errstate(over="ignore"):
+        # A few good hours make more a year than a float holds: no figure.
+        growth = float(np.prod(1.0 + returns) ** (periods / returns.size) - 1.0)
+    return growth if isfinite(growth) else nan
 
 
 def annual_volatility(returns: Floats, periods: float = DAYS) -> float:
@@ -85,11 +97,14 @@ def sharpe(returns: Floats, periods: float = DAYS) -> float:
     """Return mean over sample standard deviation, a year; no risk-free rate is subtracted."""
     if returns.size < 2:
         return nan
-    spread = float(np.std(returns, ddof=1))
-    # Equal returns leave a rounding error for a deviation.
-    if spread <= 1e-15 * float(np.max(np.abs(returns), initial=0.0)):
+    if not _varies(returns):
         return nan
-    return float(np.mean(returns)) / spread * sqrt(periods)
+    return float(np.mean(returns)) / float(np.std(returns, ddof=1)) * sqrt(periods)
+
+
+def _varies(returns: Floats) -> bool:
+    """Tell whether returns differ: equal ones leave a rounding error for a deviation."""
+    return bool(np.std(returns) > 1e-15 * np.max(np.abs(returns)))
 
 
 def sortino(returns: Floats, periods: float = DAYS) -> float:
@@ -153,7 +168,7 @@ def expected_shortfall(returns: Floats) -> float:
 def skewness(returns: Floats) -> float:
     """Return the unbiased sample skewness."""
     n = returns.size
-    if n < 3:
+    if n < 3 or not _varies(returns):
         return nan
     away = returns - np.mean(returns)
     second = float(np.mean(away**2))
@@ -164,7 +179,7 @@ def skewness(returns: Floats) -> float:
 def kurtosis(returns: Floats) -> float:
     """Return the unbiased sample excess kurtosis, 0 for a normal distribution."""
     n = returns.size
-    if n < 4:
+    if n < 4 or not _varies(returns):
         return nan
     away = returns - np.mean(returns)
     second = float(np.mean(away**2))

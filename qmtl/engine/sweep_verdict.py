@@ -14,9 +14,7 @@ from qmtl.engine.overfitting import (
     is_better_than_luck,
     luck_of,
 )
-from qmtl.engine.statistics import DAY, HOUR, Period, sharpe
-
-PERIODS: Mapping[str, Period] = {DAY.name: DAY, HOUR.name: HOUR}
+from qmtl.engine.statistics import Period, sharpe
 
 
 class Choice(NamedTuple):

@@ -3,11 +3,16 @@
 import json
 import re
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
+from qmtl.cli.backtest import list_market
+from qmtl.runtime.sdk import Bars
+from qmtl.runtime.sdk.market_history import make_history
 from tests.cli.command import Answer, run_command
 from tests.runtime.sdk.strategies import BAND_BREAK, walk
 
@@ -103,6 +108,7 @@ def test_saved_parameters_load_only_when_asked(place: Path) -> None:
         (["--params", "none.yml"], "none.yml: no such file of parameters"),
         (["--symbol", "BTC//USDT"], "band_break.py: BandBreak: symbol 'BTC//USDT' is not known"),
         (["--exclude", "2025"], "--exclude 2025: expected START:END"),
+        (["--exclude", "2000-01-01:2100-01-01"], "--exclude: no candle of BTCUSDT is left"),
         (["--size", "-1"], "--size: found '-1', expected a number > 0"),
         (["--fill", "never"], "--fill: found 'never', expected 'next_open' or 'close'"),
         (["--funding", "none.feather"], "none.feather: no such file"),
@@ -215,3 +221,16 @@ def test_06_an_event_strategy_that_fails_names_its_line(place: Path) -> None:
     assert answer.code == 2
     assert answer.error.startswith("error: odd.py:6: TypeError: ")
     assert "limt" in answer.error
+
+
+def test_a_price_below_a_ten_thousandth_has_the_tick_it_is_written_with() -> None:
+    """Floats that small are written with an exponent: 1.234e-05 has eight decimals and not seven."""
+    for prices, tick in (
+        ([1.2e-05, 1.234e-05], "0.00000001"),
+        ([1e-05, 2e-05], "0.00001"),
+        ([0.3, 0.25], "0.01"),
+    ):
+        one, volume = np.array(prices), np.array([0.0, 1e16])
+        bars = Bars(np.arange(2) * 60_000, one, one, one, one, volume, symbol="TINYUSDT")
+        found = list_market("TINYUSDT", make_history(bars, source="file", node_id="ohlcv:file:TINYUSDT:1m"))
+        assert (found.tick_size, found.lot_size) == (Decimal(tick), Decimal(1))

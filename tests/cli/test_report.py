@@ -51,6 +51,15 @@ def test_a_run_becomes_a_page_and_two_stand_side_by_side(home: Path, runs: list[
     assert body["figures"]["trades"][0] == body["figures"]["trades"][1] > 0
 
 
+def test_a_cost_that_the_line_of_costs_leaves_out_is_named(home: Path, runs: list[str]) -> None:
+    (home / "qmtl.yml").write_text("backtest: {maker_fee: 0.0001}\n", "utf-8")
+    given = ("--data", "candles.feather", "--param", "window=20", "--json")
+    done = qmtl("backtest", "band_break.py", *given, home=home, timeout_s=90)
+    other = Path(json.loads(done.stdout)["run"]).name
+    body = json.loads(qmtl("report", "compare", runs[0], other, "--json", home=home).stdout)
+    assert body["different"] == ["maker fee: 0.0002, 0.0001"]
+
+
 def test_bad_input_is_one_line(home: Path, runs: list[str]) -> None:
     for arguments, words in (
         (("show", "nothing"), "run nothing: not found below runs"),

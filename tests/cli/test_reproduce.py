@@ -1,6 +1,7 @@
 """`qmtl reproduce`: the same trades, or what differs by name."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 
 import polars as pl
@@ -44,6 +45,29 @@ def test_what_differs_is_named(home: Path, run: str) -> None:
     body = json.loads(done.stdout)
     assert body["is_same"] is False
     assert [line.split(":")[0] for line in body["different"]] == ["strategy", "data BTCUSDT"]
+
+
+def test_a_run_pays_the_funding_of_its_command_and_another_is_named(home: Path, run: str) -> None:
+    first = pl.read_parquet(home / "candles.parquet")["date"][0]
+    dates = [first.replace(minute=0) + timedelta(hours=hour) for hour in range(48)]
+    rates = pl.DataFrame({"date": dates, "open": 0.001}).filter(pl.col("date").dt.hour() % 8 == 0)
+    rates.write_csv(home / "rates.csv")
+    given = ("--data", "candles.parquet", "--fee", "0.05%", "-p", "window=25", "--json")
+    done = qmtl("backtest", "band_break.py", *given, "--funding=rates.csv", home=home)
+    paying = Path(json.loads(done.stdout)["run"]).name
+    assert paying != run
+    assert qmtl("reproduce", paying, home=home).returncode == 0
+    rates.with_columns(open=-0.001).write_csv(home / "rates.csv")
+    other = qmtl("reproduce", paying, "--json", home=home)
+    assert [line.split(":")[0] for line in json.loads(other.stdout)["different"]] == ["funding BTCUSDT"]
+
+
+def test_a_record_that_was_changed_is_named(home: Path, run: str) -> None:
+    record = home / "runs" / run / "run.json"
+    record.write_text(record.read_text("utf-8").replace('"window": 25', '"window": 30'), "utf-8")
+    done = qmtl("reproduce", run, home=home)
+    assert done.returncode == 3
+    assert "run.json: what went into the run was changed after it was written" in done.stdout
 
 
 def test_bad_input_is_one_line(home: Path, run: str) -> None:

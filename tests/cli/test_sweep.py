@@ -120,6 +120,17 @@ def moments(place: Path, *rows: int) -> list[str]:
     return [datetime.fromtimestamp(opens[row] / 1000, UTC).strftime("%Y-%m-%dT%H:%M") for row in rows]
 
 
+def test_which_worker_was_quicker_decides_nothing_between_equal_sets(place: Path) -> None:
+    """Targets that are never reached make the same trades; the rows come in either order."""
+    words = ("-p", "target=0.5,0.6,0.7", "--splits", "2", "--workers", "1", "--json")
+    first = json.loads(sweep(*words).text)
+    file = place / first["sweep"] / "sweep.jsonl"
+    head, *rows = file.read_text("utf-8").splitlines(keepends=True)
+    file.write_text("".join([head, *reversed(rows)]), "utf-8")
+    assert json.loads(sweep(*words).text) == first
+    assert first["best"] == {"target": 0.5}
+
+
 def test_an_excluded_period_is_cut_out_and_makes_another_sweep(place: Path) -> None:
     start, end = moments(place, 600, 700)
     answer = sweep(*SETS, "--exclude", f"{start}:{end}", "--json")
@@ -220,6 +231,7 @@ def test_optuna_searches_the_same_space(place: Path) -> None:
         (("-p", "stop"), "--param stop: the class gives no low, high and step; write stop=LOW:HIGH:STEP"),
         (("-p", "window=10:a:2"), "--param window=10:a:2: expected numbers LOW:HIGH:STEP"),
         (("-p", "window=20:10:5"), "expected low <= high and step > 0"),
+        (("-p", "window=nan:20:5"), "expected low <= high and step > 0, got nan:20:5"),
         (("-p", "window=1.5,2"), "window: expected a whole number, got '1.5'"),
         (("-p", "window=10:20"), "expected NAME=LOW:HIGH:STEP, NAME=A,B,C or NAME=VALUE"),
         (("-p", "window", "-p", "window=10,20"), "window is given twice"),

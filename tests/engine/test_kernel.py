@@ -306,3 +306,59 @@ def test_a_position_that_may_be_liquidated_is_the_event_tiers() -> None:
     with pytest.raises(KernelError, match=r"liquidated in the bar of 1970-01-01T00:03"):
         run(KernelMarket(candles, BTC), at(4, long=[0]), conditions)
     run(KernelMarket(candles, BTC), at(4, long=[0]), conditions, stop=0.05)
+
+
+def test_a_gap_to_where_a_position_is_liquidated_is_the_event_tiers() -> None:
+    """The stop and the exit fill at the open; the venue looks at the margin before either."""
+    candles = bars_of(*[(100.0, 100.1, 99.9, 100.0)] * 3, (89.0, 90.0, 88.9, 89.5))
+    conditions = Conditions(wallet=Decimal(1_000), leverage=10, sizing=Sizing("equity", Decimal(5)))
+    for columns, stop in ((at(4, long=[0]), 0.02), (at(4, long=[0], exit_long=[2]), 0.0)):
+        with pytest.raises(KernelError, match=r"liquidated in the bar of 1970-01-01T00:03"):
+            run(KernelMarket(candles, BTC), columns, conditions, stop=stop)
+
+
+def test_where_a_position_is_liquidated_goes_by_its_own_size() -> None:
+    """The venue's ladder asks large positions for more, and a small one of a large wallet for no more."""
+    candles = bars_of(
+        *[(60_000.0, 60_001.0, 59_999.0, 60_000.0)] * 3, (60_000.0, 60_000.0, 59_556.0, 59_600.0)
+    )
+    market, columns = KernelMarket(candles, BTC), at(4, long=[0])
+    large = Conditions(wallet=Decimal(50_000), leverage=75, sizing=Sizing("notional", Decimal(2_900_000)))
+    with pytest.raises(KernelError, match=r"liquidated in the bar of 1970-01-01T00:03"):
+        run(market, columns, large)
+    small = Conditions(wallet=Decimal(30_000_000), leverage=20, sizing=Sizing("notional", Decimal(10_000)))
+    check_equal(candles, columns, small)
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        Conditions(wallet=Decimal(5) * 10**9, leverage=20, sizing=Sizing("quantity", Decimal("0.1"))),
+        Conditions(sizing=Sizing("quantity", Decimal(10) ** 16)),
+        Conditions(sizing=Sizing("notional", Decimal(10) ** 11)),
+    ],
+)
+def test_large_money_and_sizes_stay_exact(conditions: Conditions) -> None:
+    check_equal(walk(4, 60), draw_columns(4, 60, 0.2), conditions)
+
+
+def test_money_and_sizes_that_leave_what_is_exact_are_told_by_name() -> None:
+    market, columns = KernelMarket(walk(1, 30), BTC), at(30)
+    for conditions, words in (
+        (Conditions(wallet=Decimal(10) ** 11), "wallet: 100000000000 in steps of 1E-8 exceeds 64 bits"),
+        (Conditions(sizing=Sizing("equity", Decimal("0.3333333333"))), "has more than nine decimals"),
+        (Conditions(sizing=Sizing("volatility", Decimal("1E-10"))), "has more than nine decimals"),
+    ):
+        with pytest.raises(KernelError, match=words):
+            run(market, columns, conditions)
+
+
+def test_volatility_is_measured_by_the_interval_and_not_by_the_holes() -> None:
+    """Candles of which every other is missing are still one-minute candles."""
+    candles = walk(7, 80)
+    candles = candles._replace(open_ms=candles.open_ms[0] + np.arange(80) * 120_000)
+    columns, conditions = draw_columns(7, 80, 0.1), Conditions(sizing=SIZINGS[-1])
+    trades, equity = run_tier_1(candles, columns, conditions, BTC, 0.0, 0.0)
+    found = run(KernelMarket(candles, BTC, interval_ms=60_000), columns, conditions)
+    assert len(trades) > 3
+    assert (rows_of_kernel(found), equity_of_kernel(found)) == (trades, equity)

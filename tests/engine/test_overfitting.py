@@ -63,6 +63,8 @@ def test_overfitting_equals_the_plain_definition() -> None:
         rank = sorted(other).index(other[int(np.argmax(first))]) + 1
         below += rank / 6 <= 0.5
     assert found.probability == pytest.approx(below / len(halves))
+    # A small position in a large account is no other strategy.
+    assert of.find_overfitting(returns * 1e-9, 4).logits == pytest.approx(found.logits)
     for bad in (of.find_overfitting(returns[:, :1], 4), of.find_overfitting(returns[:6], 4)):
         assert isnan(bad.probability)
 

@@ -1,6 +1,7 @@
 """Walk-forward splits: tests end to end, trainings before them, nothing shared."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -43,6 +44,17 @@ def test_too_few_rows_and_impossible_numbers_are_told() -> None:
         walk_forward(1_000, 4, purge=900)
     needed = int(str(error.value).split("at least ")[1].split(" ")[0].replace(",", ""))
     assert walk_forward(needed, 4, purge=900)
-    for bad in ({"count": 0}, {"count": 3, "purge": -1}, {"count": 3, "train_share": 0}):
+    # A training shorter than a test is what the rows are too few for, and what is needed is enough.
+    for purge, embargo in ((60, 0), (60, 60), (0, 5)):
+        with pytest.raises(SplitError, match="needed") as error:
+            walk_forward(40, 7, train_share=0.3, purge=purge, embargo=embargo)
+        needed = int(str(error.value).split("at least ")[1].split(" ")[0].replace(",", ""))
+        assert len(walk_forward(needed, 7, train_share=0.3, purge=purge, embargo=embargo)) == 7
+    endless = float("inf")
+    impossible: tuple[dict[str, Any], ...] = (
+        {"count": 0}, {"count": 3, "purge": -1}, {"count": 3, "train_share": 0},
+        {"count": 3, "train_share": endless},
+    )  # fmt: skip
+    for bad in impossible:
         with pytest.raises(SplitError, match="out of range"):
-            walk_forward(1_000, **bad)  # type: ignore[arg-type]
+            walk_forward(1_000, **bad)

@@ -16,6 +16,8 @@ def test_figures_that_do_not_exist_are_nan() -> None:
         assert isnan(value) or name in {"total_return", "max_drawdown"}, name
     assert [isnan(f(flat)) for f in (st.sharpe, st.sortino, st.calmar, st.omega, st.skewness)] == [True] * 5
     assert [isnan(f(winning)) for f in (st.sharpe, st.sortino, st.calmar, st.omega)] == [True] * 4
+    assert [isnan(f(winning)) for f in (st.skewness, st.kurtosis)] == [True] * 2
+    assert isnan(st.annual_return(np.array([0.5, 0.2]), st.HOUR.per_year))
     assert isnan(st.expectancy(empty))
     assert st.summarize_trades(empty)["trades"] == 0
     assert isnan(st.payoff_ratio(winning))
@@ -36,8 +38,21 @@ def test_a_day_ends_at_its_last_bar_whatever_is_missing() -> None:
     assert st.period_ends(open_ms, st.DAY).tolist() == [2, 3, 5]
     assert st.period_ends(open_ms, st.HOUR).tolist() == [1, 2, 3, 5]
     assert st.period_ends(np.empty(0, np.int64), st.DAY).tolist() == []
-    assert st.choose_period(open_ms) is st.HOUR
-    assert st.choose_period(np.array([0, 20 * DAY_MS])) is st.DAY
+    assert st.choose_period(open_ms, 60_000) is st.HOUR
+    assert st.choose_period(np.array([0, 20 * DAY_MS]), DAY_MS) is st.DAY
+
+
+def test_candles_longer_than_a_period_are_periods_themselves() -> None:
+    """Ten days of 4h candles are 60 returns, of which a year has 2,190 and not 8,760."""
+    hours, weeks = np.arange(60) * 14_400_000, np.arange(40) * 7 * DAY_MS
+    assert st.choose_period(hours, 14_400_000) == ("4h", 14_400_000, 365 * 6)
+    assert st.choose_period(weeks, 7 * DAY_MS) == ("1w", 7 * DAY_MS, 365 / 7)
+    assert st.choose_period(np.arange(3) * DAY_MS, DAY_MS) == ("1d", DAY_MS, 365)
+    for opens, length in ((hours, 14_400_000), (weeks, 7 * DAY_MS)):
+        period = st.choose_period(opens, length)
+        assert st.period_ends(opens, period).tolist() == list(range(len(opens)))
+        grown = st.annual_return(np.full(len(opens), 0.001), period.per_year)
+        assert grown == pytest.approx(1.001 ** (365 * DAY_MS / length) - 1)
 
 
 def test_months_multiply_up_to_the_whole() -> None:

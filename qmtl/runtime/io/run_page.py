@@ -119,19 +119,29 @@ COMPARED = (
 )
 
 
+_UNSAID = ("maker_fee", "latency_sigma", "path", "margin_mode", "asset", "limits")
+
+
 def _made(record: Mapping[str, Any]) -> dict[str, Any]:
     """What went into a run, flat."""
-    strategy = record["strategy"]
-    return {
-        "strategy": strategy["class"],
-        "file": f"sha256 {strategy['sha256'][:12]}…",
-        **record["params"],
+    strategy, terms = record["strategy"], record["terms"]
+    rates = record.get("funding", {})
+    made = {
+        "interval": record["plan"]["interval"],
         "data": " ".join(f"{one['symbol']} {one['fingerprint'][:15]}…" for one in record["data"]),
         "size": record["sizing"],
         "costs": record["costs"],
         "fills": record["fill_model"],
-        "first balance": record["terms"]["wallet"],
+        "first balance": terms["wallet"],
+        "funding": " ".join(f"{name} {rate[:15]}…" for name, rate in rates.items() if rate) or "no rates",
+        "warm-up": record["warmup"],
+        "instruments": record["instruments"],
+        # `costs` says the other terms.
+        **{name.replace("_", " "): terms.get(name) for name in _UNSAID},
         "excluded": record["excluded"],
         "seed": record["seed"],
         "program": record["versions"]["qmtl"],
     }
+    taken = {"strategy", "file", *made}
+    params = {f"param {name}" if name in taken else name: value for name, value in record["params"].items()}
+    return {"strategy": strategy["class"], "file": f"sha256 {strategy['sha256'][:12]}…", **params, **made}

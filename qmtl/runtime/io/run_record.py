@@ -20,6 +20,8 @@ from qmtl.runtime.sdk.strategy_file import StrategySource
 FORMAT = 1
 RUN, TRADES, EQUITY = "run.json", "trades.parquet", "equity.parquet"
 _LIBRARIES = ("numpy", "polars", "numba")
+_IDENTITY = ("format", "params", "funding", "plan", "terms", "warmup", "excluded", "instruments")
+"""What `identify` gives and `run.json` holds in the same form."""
 
 
 class RunNotFoundError(ValueError):
@@ -34,6 +36,7 @@ def identify(result: BacktestResult, source: StrategySource) -> dict[str, Any]:
         "strategy": {"class": source.cls.__name__, "sha256": source.sha256},
         "params": job.strategy.chosen,
         "data": {symbol: history.fingerprint for symbol, history in job.histories.items()},
+        "funding": {symbol: history.funding_print for symbol, history in job.histories.items()},
         "plan": job.plan.dump(),
         "terms": _plain(job.terms.dump()),
         "warmup": job.warmup,
@@ -44,7 +47,19 @@ def identify(result: BacktestResult, source: StrategySource) -> dict[str, Any]:
 
 def run_id(result: BacktestResult, source: StrategySource) -> str:
     """Return the name of a run: eight hexadecimal digits of its identity and the program's version."""
-    body = json.dumps([identify(result, source), __version__], sort_keys=True)
+    return _digest(identify(result, source), __version__)
+
+
+def is_intact(record: Mapping[str, Any]) -> bool:
+    """Tell whether what went into a run is still what its `run.json` was written with."""
+    identity = {name: record[name] for name in _IDENTITY if name in record}
+    identity["strategy"] = {name: record["strategy"][name] for name in ("class", "sha256")}
+    identity["data"] = {one["symbol"]: one["fingerprint"] for one in record["data"]}
+    return bool(_digest(identity, record["versions"]["qmtl"]) == record["id"])
+
+
+def _digest(identity: Mapping[str, Any], program: str) -> str:
+    body = json.dumps([identity, program], sort_keys=True)
     return hashlib.sha256(body.encode()).hexdigest()[:8]
 
 

@@ -84,8 +84,8 @@ class BacktestResult:
 
     @cached_property
     def period(self) -> Period:
-        """How often returns are looked at: days, or hours in short runs."""
-        return choose_period(self.curve.open_ms)
+        """How often returns are looked at: days, hours in short runs, the candle where that is longer."""
+        return choose_period(self.curve.open_ms, self.job.plan.interval_ms)
 
     @cached_property
     def returns(self) -> Floats:
@@ -128,7 +128,7 @@ class BacktestResult:
 
     def figures(self) -> dict[str, Any]:
         """Return the key figures as plain data; what does not exist is None."""
-        held = next(iter(self.curve.positions.values()))
+        held = np.any([position != 0 for position in self.curve.positions.values()], axis=0)
         low, high = self.sharpe_interval
         body = {
             "trades": len(self.trades),
@@ -187,7 +187,7 @@ def collect_result(job: BacktestJob, terms: BacktestTerms, segments: Sequence[Se
     open_trades = fold.open_trades(last)
     curve = _joined(curves)
     for trade in (*fold.closed, *open_trades):
-        _look_at_candles(trade, job.histories[trade.symbol].bars, job)
+        _look_at_candles(trade, segments[-1].histories[trade.symbol].bars, job)
     fills = [event for event in events if isinstance(event, OrderFilled)]
     return BacktestResult(
         job=job,
@@ -264,11 +264,13 @@ def _noted(events: Iterable[AnyEvent], symbol: str, bars: Bars) -> dict[str, Flo
     return lines
 
 
-def _look_at_candles(trade: Trade, bars: Bars, job: BacktestJob) -> None:
-    """Count the candles of a trade, and flag it where some are missing."""
-    end = int(bars.open_ms[-1]) if trade.exit_ts is None else trade.exit_ts
-    first, last = np.searchsorted(bars.open_ms, (trade.entry_ts, end), side="right").tolist()
-    trade.bars = last - first
+def _look_at_candles(trade: Trade, newest: Bars, job: BacktestJob) -> None:
+    """Count the candles of a trade, and flag it where some are missing; `newest` are the last stretch's."""
+    opens = job.histories[trade.symbol].bars.open_ms
+    end = int(newest.open_ms[-1]) if trade.exit_ts is None else trade.exit_ts
+    first, last = np.searchsorted(opens, (trade.entry_ts, end), side="right").tolist()
+    # An open trade lasts to the end of the last candle, where the next one would open.
+    trade.bars = last - first + (trade.exit_ts is None)
     holes = job.histories[trade.symbol].holes
     trade.over_hole = any(hole.start_ms < end and hole.end_ms > trade.entry_ts for hole in holes)
 

@@ -1,6 +1,8 @@
 """The event tier: one strategy over recorded candles, on the engine and the simulated venue."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import replace
 from decimal import Decimal
 
 import msgspec
@@ -30,6 +32,7 @@ from qmtl.runtime.sdk.market_history import MarketHistory
 from qmtl.runtime.sdk.signal_face import SignalFace
 from qmtl.runtime.sdk.signal_reader import TableReader, check
 from qmtl.runtime.sdk.signals import Signals
+from qmtl.runtime.sdk.strategy import Strategy
 
 EVERY = 2_000
 """Bars between two calls of a progress listener."""
@@ -46,10 +49,20 @@ def run_backtest(job: BacktestJob, progress: Progress | None = None) -> Backtest
     if not job.wants_ticks:
         return _run(job, job.terms, progress)
     paths = (CandlePath.OPEN_LOW_HIGH_CLOSE, CandlePath.OPEN_HIGH_LOW_CLOSE)
-    results = [_run(job, msgspec.structs.replace(job.terms, path=path), progress) for path in paths]
+    results = [
+        _run(replace(job, strategy=strategy), msgspec.structs.replace(job.terms, path=path), progress)
+        for path, strategy in zip(paths, _unused(job.strategy, len(paths)), strict=True)
+    ]
     worse, better = sorted(results, key=lambda result: result.net)
     worse.other_bound = better
     return worse
+
+
+def _unused(strategy: Strategy, count: int) -> list[Strategy]:
+    """Return the strategy `count` times, of which no run sees what another left in it."""
+    if strategy.face() == "signals":
+        return [strategy] * count
+    return [strategy, *(deepcopy(strategy) for _ in range(count - 1))]
 
 
 def _run(job: BacktestJob, terms: BacktestTerms, progress: Progress | None) -> BacktestResult:
@@ -61,10 +74,12 @@ def _run(job: BacktestJob, terms: BacktestTerms, progress: Progress | None) -> B
     segments: list[Segment] = []
     wallet, done = terms.wallet, 0
     number = counts.pop()
-    for at in range(number):
+    for at, strategy in enumerate(_unused(job.strategy, number)):
         part = {symbol: parts[at] for symbol, parts in pieces.items()}
-        segment = _run_segment(job, terms, part, wallet, is_last=at == number - 1, done=done, total=total,
-                               progress=progress)  # fmt: skip
+        segment = _run_segment(
+            replace(job, strategy=strategy), terms, part, wallet,
+            is_last=at == number - 1, done=done, total=total, progress=progress,
+        )  # fmt: skip
         wallet = segment.wallet
         done += sum(len(history.bars) for history in part.values())
         segments.append(segment)

@@ -1,22 +1,22 @@
 """Looking for look-ahead: signals must stay when the bars after them, or long before them, are cut off."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from qmtl.core.instrument import parse_symbol
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.signal_reader import check
 from qmtl.runtime.sdk.signals import COLUMNS, Signals
-from qmtl.runtime.sdk.strategy import Face, Strategy
+from qmtl.runtime.sdk.strategy import Face, Strategy, make_strategy
 from qmtl.runtime.sdk.strategy_file import StrategySource
 from qmtl.runtime.sdk.warmup import (
     dump_values,
     is_enough,
+    is_heard,
     lint_path,
     measure_warmup,
-    probe_bars,
+    probe_market,
     read_record,
     write_record,
 )
@@ -45,13 +45,18 @@ class Peek:
 
 @dataclass(frozen=True)
 class LintReport:
-    """What was found; `needed` is the measured warm-up, `declared` the strategy's own word, or None."""
+    """What was found; `needed` is the measured warm-up, `declared` the strategy's own word, or None.
+
+    `unsteady` are columns that the same bars give otherwise another time; `is_silent`: no entry was seen.
+    """
 
     face: Face
     decide_on: str
     peeks: tuple[Peek, ...] = ()
     needed: int | None = None
     declared: int | None = None
+    unsteady: tuple[str, ...] = ()
+    is_silent: bool = False
 
     @property
     def is_short(self) -> bool:
@@ -61,11 +66,11 @@ class LintReport:
     @property
     def is_clean(self) -> bool:
         """Tell whether nothing was found."""
-        return not self.peeks and not self.is_short
+        return not self.peeks and not self.unsteady and not self.is_short
 
     def lines(self) -> list[str]:
         """Return the report for people: one line when it is clean, one more for each finding."""
-        future = f"{len(self.peeks)} found" if self.peeks else "ok"
+        future = f"{len(self.peeks)} found" if self.peeks else "not measured" if self.unsteady else "ok"
         if self.face != "signals":
             future = past = "ok (an event strategy is given closed bars only)"
         elif self.needed is None:
@@ -75,7 +80,11 @@ class LintReport:
         else:
             past = f"ok (warm-up {self.declared or self.needed})"
         first = f"future cut: {future} · past cut: {past} · decides on: {self.decide_on}"
-        return [first, *(peek.describe() for peek in self.peeks)]
+        why = "signals must not draw, read a clock or remember"
+        found = [f"{name} changes when the same bars are asked again: {why}" for name in self.unsteady]
+        if self.is_silent:
+            found.append("no entry in the market looked at: --data takes candles in which it trades")
+        return [first, *(peek.describe() for peek in self.peeks), *found]
 
 
 def lint(strategy: Strategy, symbols: Sequence[str] = ("BTCUSDT",), market: Bars | None = None) -> LintReport:
@@ -86,15 +95,22 @@ def lint(strategy: Strategy, symbols: Sequence[str] = ("BTCUSDT",), market: Bars
     face = strategy.face()
     if face != "signals":
         return LintReport(face, strategy.decide_on)
-    bars = _make_market(strategy, symbols) if market is None else market
-    peeks = find_peeks(strategy, bars)
-    if peeks:
-        # Signals that know the future settle nowhere: there is no warm-up to measure.
-        return LintReport(face, strategy.decide_on, peeks, declared=strategy.warmup)
-    declared = strategy.warmup
-    if declared is not None and declared >= 1 and is_enough(strategy, declared, symbols):
-        return LintReport(face, strategy.decide_on, needed=declared, declared=declared)
-    return LintReport(face, strategy.decide_on, needed=measure_warmup(strategy, symbols), declared=declared)
+    declared, is_silent = strategy.warmup, True
+    markets = [market] if market is not None else _probes(strategy, symbols)
+    for bars in markets:
+        whole, unsteady = _ask_again(strategy, bars)
+        peeks = () if unsteady else find_peeks(strategy, bars)
+        if peeks or unsteady:
+            # Signals that know the future or change settle nowhere: there is no warm-up to measure.
+            return LintReport(face, strategy.decide_on, peeks, declared=declared, unsteady=unsteady)
+        is_silent = is_silent and not (whole.long | whole.short).any()
+        if is_heard(whole):
+            break
+    if declared is not None and declared >= 1 and is_enough(strategy, declared, symbols, is_thorough=True):
+        needed = declared
+    else:
+        needed = measure_warmup(strategy, symbols)
+    return LintReport(face, strategy.decide_on, needed=needed, declared=declared, is_silent=is_silent)
 
 
 def keep_warmup(source: StrategySource, strategy: Strategy, warmup: int) -> None:
@@ -105,17 +121,30 @@ def keep_warmup(source: StrategySource, strategy: Strategy, warmup: int) -> None
     write_record(path, record)
 
 
-def _make_market(strategy: Strategy, symbols: Sequence[str]) -> Bars:
-    first, *others = (probe_bars(ROWS, parse_symbol(symbol), strategy.interval) for symbol in symbols)
-    return first.with_others({bars.symbol: bars for bars in others}) if others else first
+def _probes(strategy: Strategy, symbols: Sequence[str]) -> Iterator[Bars]:
+    for is_rough in (False, True):
+        yield probe_market(ROWS, symbols, strategy.interval, is_rough=is_rough)
+
+
+def _fresh(strategy: Strategy) -> Strategy:
+    """Return another with the same parameters, which remembers nothing."""
+    return make_strategy(type(strategy), strategy.chosen)
+
+
+def _ask_again(strategy: Strategy, bars: Bars) -> tuple[Signals, tuple[str, ...]]:
+    """Return the signals, and the columns that are others when the same object was asked for less between."""
+    asked = _fresh(strategy)
+    whole = check(asked, bars)
+    check(asked, bars.slice(0, len(bars) // 2))
+    return whole, tuple(name for name, _ in _differences(whole, check(asked, bars), len(bars)))
 
 
 def find_peeks(strategy: Strategy, bars: Bars) -> tuple[Peek, ...]:
     """Return for each column that knows the future where that was seen first."""
-    whole = check(strategy, bars)
+    whole = check(_fresh(strategy), bars)
     found: dict[str, Peek] = {}
     for cut in _cuts(whole, len(bars)):
-        part = check(strategy, bars.slice(0, cut + 1))
+        part = check(_fresh(strategy), bars.slice(0, cut + 1))
         for name, row in _differences(whole, part, cut + 1):
             if name not in found:
                 found[name] = Peek(name, row, cut)

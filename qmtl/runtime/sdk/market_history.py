@@ -1,5 +1,7 @@
 """Candles of one symbol for a backtest, with what is known about them: coverage, holes, fingerprint."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +13,7 @@ from qmtl.core.bar import BarError
 from qmtl.core.interval import FUNDING_MS
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.fingerprint import fingerprint
+from qmtl.runtime.sdk.history import grid_offset
 
 
 class Hole(NamedTuple):
@@ -60,6 +63,15 @@ class MarketHistory:
         bars = self.bars
         start, end, interval = self.start_ms // 1000, self.end_ms // 1000, bars.interval_ms // 1000
         return fingerprint(to_frame(bars), node_id=self.node_id, interval=interval, start=start, end=end)
+
+    @cached_property
+    def funding_print(self) -> str | None:
+        """`sha256:<hex>` of the known rates of this range, None where nobody knows any."""
+        if self.funding is None:
+            return None
+        slots = range(self.start_ms // FUNDING_MS, self.end_ms // FUNDING_MS + 1)
+        rows = [(slot, one.rate, one.mark) for slot in slots if (one := self.funding.get(slot))]
+        return f"sha256:{hashlib.sha256(json.dumps(rows).encode()).hexdigest()}"
 
     def without(self, excluded: Sequence[tuple[int, int]]) -> list["MarketHistory"]:
         """Return the stretches that are left when `excluded` ([start, end) in ms) is cut out.
@@ -134,7 +146,7 @@ def check_bars(bars: Bars, source: str) -> Bars:
         is_ordered = (bars.low <= np.minimum(bars.open, bars.close)) & (
             np.maximum(bars.open, bars.close) <= bars.high
         )
-        is_on_grid = bars.open_ms % bars.interval_ms == 0
+        is_on_grid = (bars.open_ms - 1000 * grid_offset(bars.interval_ms // 1000)) % bars.interval_ms == 0
         is_after = np.concatenate(([True], np.diff(bars.open_ms) > 0))
     for holds, rule in (
         (is_number, "price or volume is not a positive finite number"),

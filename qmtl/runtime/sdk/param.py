@@ -70,7 +70,8 @@ class Param:
     def __get__(self, instance: object | None, owner: type) -> Any:
         if instance is None:
             return self
-        return instance.__dict__.get(self.name, self.default)
+        # Past `__getattribute__`: a sweep takes whoever asks for `__dict__` to read every parameter.
+        return object.__getattribute__(instance, "__dict__").get(self.name, self.default)
 
     def __set__(self, instance: object, value: Value) -> None:
         instance.__dict__[self.name] = self.parse(value)
@@ -116,7 +117,7 @@ class Param:
 
 def steps(param: Param, low: float, high: float, step: float) -> list[Value]:
     """Return low, low + step, … up to and with high, in the type of `param`."""
-    if not step > 0 or low > high:
+    if not (step > 0 and low <= high) or not isfinite(high - low):
         raise ParameterError(
             f"{param.name}: expected low <= high and step > 0, got {low:g}:{high:g}:{step:g}"
         )

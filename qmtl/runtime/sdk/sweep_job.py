@@ -10,10 +10,11 @@ import msgspec
 import numpy as np
 
 from qmtl.core.instrument import Instrument
+from qmtl.core.interval import FUNDING_MS
 from qmtl.engine.crew import Workload
 from qmtl.engine.kernel import Candles, Conditions, Funding, KernelError, Sizing
 from qmtl.engine.splits import Split
-from qmtl.engine.statistics import choose_period
+from qmtl.engine.statistics import Period, choose_period
 from qmtl.runtime.sdk.backtest_terms import BacktestTerms
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.market_history import MarketHistory
@@ -48,6 +49,11 @@ class SweepJob:
         """The traded symbol."""
         return self.plan.markets[0]
 
+    @property
+    def period(self) -> Period:
+        """How often returns are looked at."""
+        return choose_period(self.histories[self.symbol].bars.open_ms, self.plan.interval_ms)
+
     def identify(self) -> dict[str, Any]:
         """Return what a results file must agree with: another value means another sweep."""
         history = self.histories[self.symbol]
@@ -57,6 +63,7 @@ class SweepJob:
             "sha256": self.source.sha256,
             "fixed": dict(self.fixed),
             "data": {symbol: one.fingerprint for symbol, one in self.histories.items()},
+            "funding": history.funding_print,
             "symbol": self.symbol,
             "interval": self.plan.interval,
             "bars": len(history.bars),
@@ -92,7 +99,7 @@ class SweepJob:
             "instrument": json.loads(msgspec.json.encode(self.instrument)),
             "conditions": json.loads(msgspec.json.encode(find_conditions(self.plan, self.terms))),
             "splits": [list(split) for split in self.splits],
-            "period": choose_period(self.histories[self.symbol].bars.open_ms).name,
+            "period": list(self.period),
         }
         return Workload(WORKER, config)
 
@@ -129,9 +136,11 @@ def find_funding(history: MarketHistory) -> Funding | None:
     """Return the known funding payments of a history; a rate that is missing counts 0, as in a backtest."""
     if not history.funding:
         return None
-    paid = [history.funding[slot] for slot in sorted(history.funding)]
+    slots = sorted(history.funding)
+    paid = [history.funding[slot] for slot in slots]
     return Funding(
-        np.array([one.ts_ms for one in paid], np.int64),
+        # Some exchanges stamp a payment milliseconds late: it is due at its slot, as in a backtest.
+        np.array(slots, np.int64) * FUNDING_MS,
         np.array([one.rate for one in paid], np.float64),
         np.array([np.nan if one.mark is None else one.mark for one in paid], np.float64),
     )
@@ -142,6 +151,7 @@ def write_columns(folder: Path, parts: Sequence[Bars], funding: Funding | None) 
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("open_ms", *_COLUMNS):
         np.save(folder / f"{name}.npy", np.concatenate([getattr(bars, name) for bars in parts]))
+    (folder / "funding.npy").unlink(missing_ok=True)
     if funding is not None:
         np.save(folder / "funding.npy", np.stack([column.astype(np.float64) for column in funding]))
 

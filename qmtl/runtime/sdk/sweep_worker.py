@@ -15,8 +15,7 @@ from qmtl.engine.crew import Evaluate, Plain
 from qmtl.engine.kernel import Columns, Conditions, KernelMarket, run
 from qmtl.engine.kernel_run import KernelRun
 from qmtl.engine.splits import Split
-from qmtl.engine.statistics import max_drawdown, period_ends, returns_of, sharpe, total_return
-from qmtl.engine.sweep_verdict import PERIODS
+from qmtl.engine.statistics import Period, max_drawdown, period_ends, returns_of, sharpe, total_return
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.memo import Memo, remembering
 from qmtl.runtime.sdk.param import StrategyError
@@ -48,11 +47,11 @@ class SweepWorker:
         self._symbols = symbols
         instrument = msgspec.convert(config["instrument"], Instrument, strict=False)
         ends = [start - 1 for start in self._starts[1:-1]]
-        self._market = KernelMarket(to_candles(bars), instrument, funding, ends)
+        self._market = KernelMarket(to_candles(bars), instrument, funding, ends, bars.interval_ms)
         self._gaps = _count_gaps(bars, ends)
         self._conditions = msgspec.convert(config["conditions"], Conditions, strict=False)
         self._splits = [Split(*split) for split in config["splits"]]
-        self._period = PERIODS[config["period"]]
+        self._period = Period(*config["period"])
         self._source = load_kept(config["strategy"], config["sha256"], None)
         self._class = _tracked(self._source.cls)
         self._fixed = dict(config["fixed"])
@@ -99,9 +98,10 @@ class SweepWorker:
                 self._columns.move_to_end(read)
                 return known
         with reads_of(strategy) as read_names:
+            declared = strategy.warmup
             said = [self._read_signals(strategy, part) for part in self._stretches]
         columns = Columns(*(np.concatenate([getattr(one, name) for one in said]) for name in Columns._fields))
-        warmup = self._find_warmup(strategy, columns)
+        warmup = self._find_warmup(strategy, columns) if declared is None else declared
         for start, end in pairwise(self._starts):
             for column in columns:
                 column[start : min(end, start + max(0, warmup - 1))] = False
@@ -112,8 +112,6 @@ class SweepWorker:
 
     def _find_warmup(self, strategy: Strategy, columns: Columns) -> int:
         """Return a number of bars before which no signal may count, exact where a signal stands before."""
-        if strategy.warmup is not None:
-            return strategy.warmup
         entries = columns.long | columns.short
         parts = [entries[start:end] for start, end in pairwise(self._starts)]
         firsts = [int(np.argmax(part)) for part in parts if part.any()]
@@ -178,10 +176,14 @@ def _tracked(cls: type[Strategy]) -> type[Strategy]:
     names = frozenset(cls.params())
 
     def read(self: Any, name: str) -> Any:
-        if name in names:
-            watched = object.__getattribute__(self, "__dict__").get("_watched")
-            if watched is not None:
+        space = object.__getattribute__(self, "__dict__")
+        watched = space.get("_watched")
+        if watched is not None:
+            if name in names:
                 watched.add(name)
+            elif name == "__dict__" or name in space:
+                # All of them at once, or what the strategy may have made of any of them.
+                watched.update(names)
         return super(made, self).__getattribute__(name)
 
     made: type[Strategy] = type(
@@ -194,8 +196,9 @@ def _tracked(cls: type[Strategy]) -> type[Strategy]:
 def reads_of(strategy: Strategy) -> Iterator[set[str]]:
     """Watch which parameters of a tracked strategy are read inside the block."""
     read: set[str] = set()
-    strategy.__dict__["_watched"] = read
+    space = strategy.__dict__
+    space["_watched"] = read
     try:
         yield read
     finally:
-        del strategy.__dict__["_watched"]
+        del space["_watched"]

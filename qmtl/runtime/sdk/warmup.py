@@ -12,7 +12,7 @@ from qmtl.core.interval import parse_interval
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.param import StrategyError
 from qmtl.runtime.sdk.signal_reader import check, masks
-from qmtl.runtime.sdk.signals import Signals
+from qmtl.runtime.sdk.signals import COLUMNS, Signals
 from qmtl.runtime.sdk.strategy import Strategy
 from qmtl.runtime.sdk.strategy_file import StrategySource
 
@@ -77,47 +77,81 @@ def write_record(path: Path | None, record: dict[str, Any]) -> None:
 
 
 def measure_warmup(strategy: Strategy, symbols: Sequence[str] = ("BTCUSDT",)) -> int:
-    """Return the least number of last bars on which the signals equal those of a whole seeded history."""
+    """Return the least number of last bars on which the signals equal those of a whole seeded history.
+
+    Where a signal never comes in a calm history a rough one is looked at too.
+    """
+    needed = 0
+    for is_rough in (False, True):
+        whole, found = _measure(strategy, symbols, is_rough=is_rough)
+        needed = max(needed, found)
+        if is_heard(whole):
+            break
+    return needed
+
+
+def _measure(strategy: Strategy, symbols: Sequence[str], *, is_rough: bool) -> tuple[Signals, int]:
     count = _FIRST
-    names = [parse_symbol(symbol) for symbol in symbols] or ["BTCUSDT"]
     while count <= _LARGEST:
-        bars = _with_others([probe_bars(count, name, strategy.interval) for name in names])
+        bars = probe_market(count, symbols, strategy.interval, is_rough=is_rough)
         whole = check(strategy, bars)
         found = _settle(strategy, bars, whole, _points(whole, count))
         if found:
-            return found
+            return whole, found
         count *= 4
     raise StrategyError(
         f"{type(strategy).__name__}: signals depend on more than {_LARGEST // 2:,} bars; ta kernels do not"
     )
 
 
-def is_enough(strategy: Strategy, length: int, symbols: Sequence[str] = ("BTCUSDT",)) -> bool:
-    """Tell whether the last `length` bars give the signals that a whole seeded history gives."""
+def is_enough(
+    strategy: Strategy, length: int, symbols: Sequence[str] = ("BTCUSDT",), *, is_thorough: bool = False
+) -> bool:
+    """Tell whether the last `length` bars give the signals that a whole seeded history gives.
+
+    `is_thorough` looks at one row after the other too, as a measurement does.
+    """
     count = max(_FIRST, 4 * length)
+    for is_rough in (False, True):
+        bars = probe_market(count, symbols, strategy.interval, is_rough=is_rough)
+        whole = check(strategy, bars)
+        if not _agree(strategy, bars, whole, _points(whole, count), length):
+            return False
+        if is_thorough and _find_odd(strategy, bars, whole, length) is not None:
+            return False
+        if is_heard(whole):
+            break
+    return True
+
+
+def is_heard(whole: Signals) -> bool:
+    """Tell whether each signal was seen: of one that never was, nothing is known."""
+    return all(getattr(whole, name).any() for name in COLUMNS)
+
+
+def probe_market(count: int, symbols: Sequence[str], interval: str, *, is_rough: bool) -> Bars:
+    """Return a seeded market of the first symbol that knows those of the others."""
     names = [parse_symbol(symbol) for symbol in symbols] or ["BTCUSDT"]
-    bars = _with_others([probe_bars(count, name, strategy.interval) for name in names])
-    whole = check(strategy, bars)
-    return _agree(strategy, bars, whole, _points(whole, count), length)
+    first, *others = (probe_bars(count, name, interval, is_rough=is_rough) for name in names)
+    return first.with_others({bars.symbol: bars for bars in others}) if others else first
 
 
-def probe_bars(count: int, symbol: str, interval: str) -> Bars:
-    """Return a seeded market of `count` candles that begins on a Monday."""
+def probe_bars(count: int, symbol: str, interval: str, *, is_rough: bool = False) -> Bars:
+    """Return a seeded market of `count` candles that begins on a Monday.
+
+    It moves by a thousandth a bar, or with `is_rough` by anything from that to some percent, in bursts.
+    """
     random = np.random.default_rng(sum(symbol.encode()))
-    change = random.normal(0.0, 0.001, count)
+    size = 10.0 ** random.uniform(0.0, 1.5, count) if is_rough else np.ones(count)
+    change = random.normal(0.0, 0.001, count) * size
     close = np.round(50_000.0 * np.exp(np.cumsum(change)), 1)
     # Opens away from the close before: who reads the next open must be seen to.
     opened = np.append(50_000.0, close[:-1]) + np.round(random.normal(0.0, 0.0002, count) * close, 1)
-    reach = np.round(np.abs(random.normal(0.0, 0.0005, (2, count))) * close, 1)
+    reach = np.round(np.abs(random.normal(0.0, 0.0005, (2, count))) * size * close, 1)
     high, low = np.maximum(opened, close) + reach[0], np.minimum(opened, close) - reach[1]
     times = 1_700_438_400_000 + np.arange(count, dtype=np.int64) * parse_interval(interval)
     volume = random.lognormal(3.0, 1.0, count)
     return Bars(times, opened, high, low, close, volume, symbol=symbol, interval=interval)
-
-
-def _with_others(markets: list[Bars]) -> Bars:
-    first, *others = markets
-    return first.with_others({bars.symbol: bars for bars in others}) if others else first
 
 
 def _points(whole: Signals, count: int) -> list[int]:
@@ -148,13 +182,19 @@ def _settle(strategy: Strategy, bars: Bars, whole: Signals, points: list[int]) -
     count = len(bars)
     while _agree(strategy, bars, whole, points, count // 2):
         length = _least(strategy, bars, whole, points, count // 2)
-        # Longer candles within have phases that samples miss; long windows are probed at fewer bars.
-        rows = range(count - min(_EVERY, count // 4, max(60, _WORK // length)), count)
-        odd = next((row for row in rows if not _agree(strategy, bars, whole, [row], length)), None)
+        odd = _find_odd(strategy, bars, whole, length)
         if odd is None:
             return length
         points = [odd, *points]
     return 0
+
+
+def _find_odd(strategy: Strategy, bars: Bars, whole: Signals, length: int) -> int | None:
+    """Return the first of the last rows at which `length` bars do not agree."""
+    count = len(bars)
+    # Longer candles within have phases that samples miss; long windows are probed at fewer bars.
+    rows = range(count - min(_EVERY, count // 4, max(60, _WORK // length)), count)
+    return next((row for row in rows if not _agree(strategy, bars, whole, [row], length)), None)
 
 
 def _least(strategy: Strategy, bars: Bars, whole: Signals, points: list[int], enough: int) -> int:

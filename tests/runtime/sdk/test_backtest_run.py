@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qmtl.core.bar import BarError
 from qmtl.core.event import DecisionMade
 from qmtl.runtime.sdk import Bars, Signals, Strategy
 from qmtl.runtime.sdk.backtest_terms import BacktestTerms
-from qmtl.runtime.sdk.market_history import Funding
+from qmtl.runtime.sdk.market_history import Funding, check_bars
 from qmtl.runtime.sdk.trade_plan import TradePlan
 from qmtl.runtime.sdk.warmup import measure_warmup
 from tests.runtime.sdk.backtest_rig import (
@@ -195,6 +196,8 @@ def test_02_6_several_symbols_decide_on_the_same_minute() -> None:
     assert ("BTCUSDT", 2, "entered") in decisions
     assert ("ETHUSDT", 2, "exited") in decisions
     assert result.net == pytest.approx(float(sum(t.pnl for t in (*result.trades, *result.open_trades))))
+    # ETH at the close of minute 2, BTC at those of 3 and 4: a position in any symbol is one.
+    assert result.figures()["exposure"] == 3 / 5
 
 
 def test_a_symbol_without_its_bar_does_not_hold_the_others_up() -> None:
@@ -223,3 +226,52 @@ def test_warmup_is_measured_from_both_faces_of_a_signal() -> None:
 
     with pytest.raises(ValueError, match="Endless: signals depend on more than 65,536 bars"):
         measure_warmup(Endless())
+
+
+def test_weeks_open_on_monday_as_exchanges_have_them() -> None:
+    monday = 1_704_067_200_000 + np.arange(4) * 7 * 86_400_000
+    for opens, is_taken in ((monday, True), (monday + 3 * 86_400_000, False)):
+        bars = Bars(opens, *(np.ones(4) for _ in range(5)), symbol="BTCUSDT", interval="1w")
+        if is_taken:
+            assert check_bars(bars, "weeks.csv") is bars
+        else:
+            with pytest.raises(BarError, match=r"weeks\.csv: row 0: its time is not on the 1w grid"):
+                check_bars(bars, "weeks.csv")
+
+
+class Counts(Strategy):
+    """Buys at its third bar, by a number of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[float] = []
+
+    def on_bar(self, ctx: Any, bar: Any) -> None:
+        self.seen.append(bar.close)
+        if len(self.seen) == 3:
+            ctx.buy(1.0)
+
+
+class CountsTicks(Counts):
+    def on_tick(self, ctx: Any, tick: Any) -> None:
+        """Be run along both paths."""
+
+
+def test_what_a_run_leaves_in_a_strategy_reaches_no_other_stretch_or_path() -> None:
+    bars = candles(flat(12))
+    cut = [(START + 5 * MINUTE, START + 6 * MINUTE)]
+    result = run(Counts(), bars, excluded=cut)
+    assert [trade.entry_ts for trade in result.trades] == [START + 3 * MINUTE]
+    assert [trade.entry_ts for trade in result.open_trades] == [START + 9 * MINUTE]
+    worse = run(CountsTicks(), bars)
+    assert worse.other_bound is not None
+    assert len(worse.open_trades) == len(worse.other_bound.open_trades) == 1
+
+
+def test_candles_of_all_trades_are_those_with_a_position() -> None:
+    result = run(planned(long=[0, 5], exit_long=[2]), candles(flat(9)))
+    assert [trade.bars for trade in (*result.trades, *result.open_trades)] == [2, 3]
+    assert result.figures()["exposure"] == 5 / 9
+    # What is cut off at the end is no part of the trade that is open before it.
+    cut = run(planned(long=[0]), candles(flat(9)), excluded=[(START + 4 * MINUTE, START + 9 * MINUTE)])
+    assert [trade.bars for trade in cut.open_trades] == [3]

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from qmtl.cli.sweep import digest
 from qmtl.core.instrument import list_instrument
+from qmtl.core.interval import FUNDING_MS
 from qmtl.engine.kernel import KernelError
 from qmtl.engine.splits import walk_forward
 from qmtl.runtime.sdk.backtest_job import BacktestJob
@@ -30,11 +32,37 @@ COUNTING = BAND_BREAK.replace(
 )
 COUNTING = COUNTING.replace("class BandBreak", "CALLS = []\n\n\nclass BandBreak")
 
+STAYS_IN = """\
+import numpy as np
+
+from qmtl.runtime.sdk import Bars, Signals, Strategy
+
+
+class StaysIn(Strategy):
+    def signals(self, bars: Bars) -> Signals:
+        return Signals(long=np.ones(len(bars), bool))
+"""
+
+MAKES = """\
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        self.__dict__["made"] = self.window
+
+"""
+WARMS = """\
+    quiet = Param(20)
+
+    @property
+    def warmup(self):
+        return self.quiet
+
+"""
+
 
 def history(rows: int = 2_500) -> MarketHistory:
     bars = walk(rows)
-    slots = range(int(bars.open_ms[0]) // 28_800_000, int(bars.open_ms[-1]) // 28_800_000 + 1)
-    funding = {slot: Funding(slot * 28_800_000, 0.0001, 60_000.5) for slot in slots}
+    slots = range(int(bars.open_ms[0]) // FUNDING_MS, int(bars.open_ms[-1]) // FUNDING_MS + 1)
+    funding = {slot: Funding(slot * FUNDING_MS, 0.0001, 60_000.5) for slot in slots}
     return make_history(bars, source="walk", node_id="ohlcv:test", funding=funding)
 
 
@@ -140,6 +168,38 @@ def test_trades_over_missing_candles_are_counted(tmp_path: Path) -> None:
     assert train["over_holes"] == len(result.trades_over_holes) > 0
 
 
+def test_another_funding_is_another_sweep_and_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    bars = history().bars
+    slot = int(bars.open_ms[1_500]) // FUNDING_MS
+    prints: list[str] = []
+    paid: list[float] = []
+    for funding in ({slot: Funding(slot * FUNDING_MS, 0.1)}, {slot: Funding(slot * FUNDING_MS, -0.1)}, None):
+        held = make_history(bars, source="walk", node_id="ohlcv:test", funding=funding)
+        one = job(
+            tmp_path, STAYS_IN, histories={"BTCUSDT": held}, splits=walk_forward(2_500, 1, train_share=9)
+        )
+        prints.append(digest(one.identify()))
+        paid.append(worker(one, tmp_path).evaluate({})["train"][0]["funding"])
+    assert len(set(prints)) == 3
+    assert paid[0] == pytest.approx(-paid[1])
+    assert (paid[0] < 0, paid[2]) == (True, 0)
+
+
+def test_a_payment_that_is_stamped_late_is_due_at_its_slot(tmp_path: Path) -> None:
+    bars = history().bars
+    slot = int(bars.open_ms[1_500]) // FUNDING_MS
+    paid = []
+    for late_ms in (0, 12):
+        funding = {slot: Funding(slot * FUNDING_MS + late_ms, 0.1)}
+        held = make_history(bars, source="walk", node_id="ohlcv:test", funding=funding)
+        one = job(
+            tmp_path, STAYS_IN, histories={"BTCUSDT": held}, splits=walk_forward(2_500, 1, train_share=9)
+        )
+        paid.append(worker(one, tmp_path).evaluate({})["train"][0])
+    assert paid[0] == paid[1]
+    assert paid[0]["funding"] < 0
+
+
 def test_a_volatility_target_does_not_look_over_a_cut(tmp_path: Path) -> None:
     opens = history().bars.open_ms
     plan = TradePlan(volatility_target=Decimal("0.3"))
@@ -173,6 +233,27 @@ def test_signals_are_computed_once_for_sets_that_differ_in_what_they_do_not_read
     assert crew._memo.hits > hits
     fresh = worker(one, tmp_path).evaluate({"window": 20, "inner": 1.0, "stop": 0.003})
     assert again == fresh
+
+
+@pytest.mark.parametrize("found", ["vars(self)['window']", "self.window + 0 * self.made", "self.made"])
+def test_parameters_read_on_other_ways_are_read(tmp_path: Path, found: str) -> None:
+    """All at once, beside what was derived when they were set, or through that alone."""
+    text = BAND_BREAK.replace("    def signals", MAKES + "    def signals")
+    text = text.replace("ta.mean_std(bars.close, self.window)", f"ta.mean_std(bars.close, {found})")
+    assert found in text
+    one = job(tmp_path, text)
+    params = [{"window": window, "inner": 0.75} for window in (12, 30)]
+    shared = worker(one, tmp_path)
+    assert [shared.evaluate(each) for each in params] == [
+        worker(one, tmp_path).evaluate(each) for each in params
+    ]
+
+
+def test_a_warmup_that_a_parameter_decides_is_that_of_its_set(tmp_path: Path) -> None:
+    text = BAND_BREAK.replace("    def signals", WARMS + "    def signals")
+    shared = worker(job(tmp_path, text), tmp_path)
+    early, late = (shared.evaluate({"window": 12, "quiet": quiet}) for quiet in (20, 600))
+    assert late["train"][0]["trades"] < early["train"][0]["trades"]
 
 
 def test_a_strategy_that_writes_into_an_indicator_still_runs(tmp_path: Path) -> None:
