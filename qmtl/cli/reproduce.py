@@ -12,6 +12,7 @@ from qmtl.cli.invocation import DIVERGED, DONE, BadInputError, Invocation
 if TYPE_CHECKING:
     from qmtl.runtime.sdk.backtest_job import BacktestJob
     from qmtl.runtime.sdk.strategy_file import StrategySource
+    from qmtl.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -68,7 +69,7 @@ def rebuild(
         strategy = make_strategy(source.cls, record["params"])
     plan = parse_plan(record["plan"])
     market = find_market(record, data)
-    histories = load_market(invocation, invocation.load().settings, plan, market)
+    histories = load_market(invocation, find_settings(invocation, record), plan, market)
     terms = {name: value for name, value in record["terms"].items() if name != "assumptions"}
     job = BacktestJob(
         strategy=strategy,
@@ -82,13 +83,25 @@ def rebuild(
     return source, job
 
 
+def find_settings(invocation: Invocation, record: dict[str, Any]) -> "Settings":
+    """Return the settings, with the funding rates that the run's command named."""
+    rates = next(iter(_given(record, "--funding")), None)
+    if rates is not None and not Path(rates).is_file():
+        raise BadInputError(f"{rates}: the run's funding rates are not there")
+    return invocation.load({"--funding": ("backtest.funding", rates)}).settings
+
+
+def _given(record: dict[str, Any], option: str) -> list[str]:
+    """Return the values of an option in the command that made a run."""
+    words = record["command"]
+    apart = [word for before, word in pairwise(words) if before == option]
+    return apart + [word.removeprefix(f"{option}=") for word in words if word.startswith(f"{option}=")]
+
+
 def find_market(record: dict[str, Any], data: tuple[Path, ...]) -> Market:
     """Return where a run's candles are: files given, those of its command, else its range of the store."""
-    words = record["command"]
-    kept = tuple(Path(word) for before, word in pairwise(words) if before == "--data")
-    kept += tuple(Path(word[7:]) for word in words if word.startswith("--data="))
-    unit = next((word for before, word in pairwise(words) if before == "--unit"), None)
-    files = data or kept
+    files = data or tuple(Path(word) for word in _given(record, "--data"))
+    unit = next(iter(_given(record, "--unit")), None)
     missing = [str(path) for path in files if not path.is_file()]
     if missing:
         raise BadInputError(f"{missing[0]}: the run's candles are not there; name them with --data")
@@ -104,6 +117,10 @@ def _moment(ts_ms: int) -> str:
     return datetime.fromtimestamp(ts_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+def _short(fingerprint: str) -> str:
+    return f"{fingerprint[:19]}…" if ":" in fingerprint else fingerprint
+
+
 def find_differences(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return one line for each thing that went into the run and is another now."""
     from qmtl.runtime.io.run_record import library_versions
@@ -115,7 +132,11 @@ def find_differences(record: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for one in record["data"]:
         print_now = now["data"].get(one["symbol"], "none")
         if one["fingerprint"] != print_now:
-            found.append(f"data {one['symbol']}: {one['fingerprint'][:19]}…, now {print_now[:19]}…")
+            found.append(f"data {one['symbol']}: {_short(one['fingerprint'])}, now {_short(print_now)}")
+    for symbol, then in record.get("funding", {}).items():
+        print_now = now["funding"].get(symbol, "none")
+        if then != print_now:
+            found.append(f"funding rates {symbol}: {_short(then)}, now {_short(print_now)}")
     for symbol, then in record["instruments"].items():
         if then != now["instruments"].get(symbol):
             found.append(f"instrument {symbol}: {then}, now {now['instruments'].get(symbol)}")

@@ -34,6 +34,7 @@ def identify(result: BacktestResult, source: StrategySource) -> dict[str, Any]:
         "strategy": {"class": source.cls.__name__, "sha256": source.sha256},
         "params": job.strategy.chosen,
         "data": {symbol: history.fingerprint for symbol, history in job.histories.items()},
+        "funding": {symbol: history.funding_fingerprint for symbol, history in job.histories.items()},
         "plan": job.plan.dump(),
         "terms": _plain(job.terms.dump()),
         "warmup": job.warmup,

@@ -1,5 +1,7 @@
 """Candles of one symbol for a backtest, with what is known about them: coverage, holes, fingerprint."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +62,14 @@ class MarketHistory:
         bars = self.bars
         start, end, interval = self.start_ms // 1000, self.end_ms // 1000, bars.interval_ms // 1000
         return fingerprint(to_frame(bars), node_id=self.node_id, interval=interval, start=start, end=end)
+
+    @cached_property
+    def funding_fingerprint(self) -> str:
+        """`sha256:<hex>` of the payments known within the range; `none` without one."""
+        slots = (ts_ms // FUNDING_MS for ts_ms in slots_between(self.start_ms, self.end_ms))
+        known = self.funding or {}
+        paid = [known[slot] for slot in slots if slot in known]
+        return f"sha256:{hashlib.sha256(json.dumps(paid).encode()).hexdigest()}" if paid else "none"
 
     def without(self, excluded: Sequence[tuple[int, int]]) -> list["MarketHistory"]:
         """Return the stretches that are left when `excluded` ([start, end) in ms) is cut out.

@@ -57,6 +57,7 @@ class SweepJob:
             "sha256": self.source.sha256,
             "fixed": dict(self.fixed),
             "data": {symbol: one.fingerprint for symbol, one in self.histories.items()},
+            "funding": {symbol: one.funding_fingerprint for symbol, one in self.histories.items()},
             "symbol": self.symbol,
             "interval": self.plan.interval,
             "bars": len(history.bars),
@@ -166,8 +167,8 @@ def check_face(source: StrategySource) -> None:
     """Raise StrategyError unless the kernel can run this strategy: signals, decided at closes."""
     cls = source.cls
     if cls.face() != "signals":
-        raise StrategyError(f"{source.label}: {cls.__name__} has no signals(bars); only those are swept")
+        raise StrategyError(f"{cls.__name__} has no signals(bars); only those are swept")
     if cls.decide_on != "close":
-        raise StrategyError(f"{source.label}: {cls.__name__} decides on ticks; only closes are swept")
+        raise StrategyError(f"{cls.__name__} decides on ticks; only closes are swept")
     if len(cls.symbols) > 1:
-        raise StrategyError(f"{source.label}: {cls.__name__} trades {len(cls.symbols)} symbols; one is swept")
+        raise StrategyError(f"{cls.__name__} trades {len(cls.symbols)} symbols; one is swept")
