@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from qmtl.cli.backtest_text import describe_holes, dump_bound, dump_data, dump_result
+from qmtl.cli.backtest_text import describe_gaps, describe_holes, dump_bound, dump_data, dump_result
 from qmtl.cli.invocation import BadInputError, Invocation
 from qmtl.cli.stored_market import load_stored
 from qmtl.cli.strategy_options import (
@@ -99,8 +99,8 @@ def backtest(
     result = run_job(invocation, source, job)
     over = result.trades_over_holes
     if strict and over:
-        where = describe_holes(result)
-        raise BadInputError(f"{len(over)} trade{'s' if len(over) > 1 else ''} over missing candles: {where}")
+        counted = f"{len(over)} trade{'s' if len(over) > 1 else ''} over missing candles"
+        raise BadInputError(f"{counted}: {describe_gaps(result)}")
     folder = keep_run(invocation, result, source, settings.backtest.directory)
     lines = [f"{', '.join(one.canonical for one in job.instruments.values())} {job.plan.interval}"] * bool(
         symbol
@@ -155,6 +155,11 @@ def make_job(
         strategy.face()
     cuts = [parse_cut(text) for text in market.excluded]
     histories = load_market(invocation, settings, plan, market)
+    empty = [symbol for symbol, history in histories.items() if not history.without(cuts)]
+    if empty:
+        raise BadInputError(
+            f"--exclude {' --exclude '.join(market.excluded)}: leaves no candle of {empty[0]}"
+        )
     with naming_faults(source):
         warmup = find_warmup(source, strategy, plan.markets) if strategy.face() == "signals" else 0
     return BacktestJob(

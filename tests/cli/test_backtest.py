@@ -162,6 +162,7 @@ def test_06_a_hole_under_a_trade_is_flagged_and_strict_refuses(place: Path) -> N
     strict = run_command(*words, "--strict", "--out", "elsewhere")
     assert strict.code == 2
     assert strict.error.startswith("error: 1 trade over missing candles: holes: 1 × not in holed.parquet")
+    assert strict.error.count("over missing candles") == 1
     assert not Path("elsewhere").exists()
     cut = run_command(
         *words,
@@ -171,6 +172,13 @@ def test_06_a_hole_under_a_trade_is_flagged_and_strict_refuses(place: Path) -> N
     )
     assert cut.code == 0, cut.error
     assert "over missing" not in cut.text
+
+
+def test_excluding_every_candle_is_bad_input(place: Path) -> None:
+    run_command("new", "band_break.py")
+    answer = backtest("--exclude", "2020-01-01:2030-01-01")
+    assert answer.code == 2
+    assert answer.error == "error: --exclude 2020-01-01:2030-01-01: leaves no candle of BTCUSDT"
 
 
 def test_01_without_a_file_the_store_is_read(place: Path) -> None:
