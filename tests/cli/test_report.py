@@ -1,7 +1,9 @@
 """`qmtl report`: from a run's folder to a page a browser draws, and runs side by side."""
 
 import json
+import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -77,9 +79,20 @@ def test_a_browser_draws_every_chart(home: Path, runs: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     picture = home / json.loads(done.stdout)["picture"]
     assert picture.read_bytes().startswith(b"\x89PNG")
-    page = (home / "runs" / runs[0] / "report.html").as_uri()
+    report = home / "runs" / runs[0] / "report.html"
+    page = report.as_uri()
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
-    command = [browser, *flags, "--virtual-time-budget=8000", f"--user-data-dir={home / 'profile'}", page]
+    command = [browser, *flags, "--virtual-time-budget=8000", f"--user-data-dir={home / 'profile'}"]
+    command += ["--window-size=1200,900", page]
     drawn = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
     assert 'data-drawn="yes"' in drawn
     assert drawn.count('class="main-svg"') >= 6
+    # The picture holds the whole page; a narrow window has nothing to scroll sideways.
+    height = int(re.findall(r'data-height="(\d+)"', drawn)[0])
+    assert struct.unpack(">II", picture.read_bytes()[16:24])[1] == pytest.approx(height, abs=40)
+    probe = "<script>document.title=document.documentElement.scrollWidth+' of '+innerWidth</script>"
+    report.write_text(report.read_text("utf-8").replace("</body>", f"{probe}</body>"), "utf-8")
+    narrow = [*command[:-2], "--window-size=500,900", page]
+    drawn = subprocess.run(narrow, capture_output=True, text=True, timeout=90, check=True).stdout
+    wide, window = re.findall(r"<title>(\d+) of (\d+)</title>", drawn)[0]
+    assert int(wide) <= int(window) == 500
