@@ -89,7 +89,7 @@ def measure_warmup(strategy: Strategy, symbols: Sequence[str] = ("BTCUSDT",)) ->
         count *= 4
     raise StrategyError(
         f"{type(strategy).__name__}: signals depend on bars to come, or on more than {_LARGEST // 2:,} past"
-        " ones; qmtl lint names the column"
+        " ones; ta kernels do neither"
     )
 
 

@@ -221,5 +221,5 @@ def test_warmup_is_measured_from_both_faces_of_a_signal() -> None:
             mean: Any = np.cumsum(bars.close) / np.arange(1, len(bars) + 1)
             return Signals(long=bars.close > mean, plot={"mean": mean})
 
-    with pytest.raises(ValueError, match="Endless: signals depend on more than 65,536 bars"):
+    with pytest.raises(ValueError, match="signals depend on bars to come, or on more than 65,536 past"):
         measure_warmup(Endless())
