@@ -33,7 +33,8 @@ from qmtl.cli import (
 from qmtl.cli.invocation import BAD_INPUT, DIVERGED, DONE, FAILED, INTERRUPTED, Invocation, one_line
 
 _EPILOG = (
-    "Everywhere: --json, -q/--quiet, -v/--verbose, -c/--config FILE. Exit: 0 done, 1 failed, 2 bad input."
+    "Everywhere: --json, -q/--quiet, -v/--verbose, -c/--config FILE."
+    " Exit: 0 done, 1 failed, 2 bad input, 3 divergence, 130 interrupted."
 )
 _FLAGS = {
     "--json": "is_json",

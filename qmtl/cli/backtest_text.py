@@ -36,6 +36,10 @@ def dump_result(result: "BacktestResult") -> str:
     figures = result.figures()
     low, high = result.sharpe_interval
     parts.append(f"Sharpe {number(figures['sharpe'])} [{number(low)}, {number(high)}]")
+    if not result.trades and not result.open_trades:
+        # No silence without its reason: too few bars to warm up look like a strategy that never trades.
+        bars = result.counts["reasons"].items()
+        parts.append(", ".join(f"{count:,} bars {word.replace('_', ' ')}" for word, count in bars))
     if result.open_trades:
         parts.append(f"{len(result.open_trades)} open")
     gates = ", ".join(f"{count:,} {gate}" for gate, count in result.counts["gates"].items())

@@ -174,6 +174,15 @@ def test_06_a_hole_under_a_trade_is_flagged_and_strict_refuses(place: Path) -> N
     assert "over missing" not in cut.text
 
 
+def test_a_run_without_a_trade_says_what_its_bars_came_to(place: Path) -> None:
+    silent = BAND_BREAK.replace("ta.crosses_above(bars.close, upper)", "bars.close < 0")
+    (place / "band_break.py").write_text(
+        silent.replace("ta.crosses_below(bars.close, lower)", "bars.close < 0")
+    )
+    verdict = backtest().text.splitlines()[1]
+    assert re.search(r"^0 trades .* · \d+ bars warming up, 2,9\d\d bars no signal$", verdict), verdict
+
+
 def test_excluding_every_candle_is_bad_input(place: Path) -> None:
     run_command("new", "band_break.py")
     answer = backtest("--exclude", "2020-01-01:2030-01-01")

@@ -47,7 +47,8 @@ def test_a_run_becomes_a_page_and_two_stand_side_by_side(home: Path, runs: list[
     compared = qmtl("report", "compare", *runs, home=home)
     assert compared.returncode == 0, compared.stderr
     assert compared.stdout.startswith("window: 20, 30\n")
-    assert all(word in compared.stdout for word in (*runs, "net_pct", "profit_factor"))
+    assert all(word in compared.stdout for word in (*runs, "deepest drawdown", "profit factor"))
+    assert re.search(r"^net +[+−][\d.]+% +[+−][\d.]+%$", compared.stdout, re.MULTILINE)
     body = json.loads(qmtl("report", "compare", runs[0], runs[0], "--json", home=home).stdout)
     assert body["different"] == []
     assert body["figures"]["trades"][0] == body["figures"]["trades"][1] > 0
@@ -61,6 +62,10 @@ def test_bad_input_is_one_line(home: Path, runs: list[str]) -> None:
         done = qmtl("report", *arguments, home=home)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert words in done.stderr
+    (home / "runs" / "5a5a5a5a").mkdir()
+    (home / "runs" / "5a5a5a5a" / "sweep.jsonl").touch()
+    done = qmtl("report", "show", "5a5a", home=home)
+    assert (done.returncode, "5a5a: a sweep below runs" in done.stderr) == (2, True), done.stderr
     (home / "runs" / runs[0] / "trades.parquet").write_bytes(b"torn")
     done = qmtl("report", "show", runs[0], home=home)
     assert (done.returncode, "trades.parquet: cannot be read" in done.stderr) == (2, True), done.stderr
