@@ -196,6 +196,8 @@ def export(
     invocation: Invocation = ctx.obj
     settings = invocation.load().settings
     check_writable(file)
+    if not file.parent.is_dir():
+        raise BadInputError(f"{file}: there is no folder {file.parent}")
     series = name_series(symbol, timeframe, default_exchange(settings, exchange))
     span = parse_range(since, start, end, newest_closed(series))
     with runtime.using(settings):

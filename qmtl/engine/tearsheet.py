@@ -73,9 +73,13 @@ def _draw(
     profits = np.array(
         [float(pnl) for pnl, when in zip(trades["pnl"], trades["exit_ts"], strict=True) if when]
     )
-    shares = np.divide(bars["position"] * close, equity, out=np.zeros(len(equity)), where=equity > 0)
+    # Of several symbols the first may begin later than the run: until then it has no close.
+    traded = close[np.isfinite(close)]
+    held = first * close / (traded[0] if traded.size else 1.0)
+    position = np.where(np.isfinite(close), bars["position"] * close, 0.0)
+    shares = np.divide(position, equity, out=np.zeros(len(equity)), where=equity > 0)
     return {
-        "equity": draw_equity(open_ms, equity, first * close / close[0], first),
+        "equity": draw_equity(open_ms, equity, held, first),
         "trades": draw_trades(bars, trades, lines),
         "costs": draw_costs(figures["gross"], figures["fees"], figures["funding"], figures["net"]),
         "profits": draw_profits(profits),

@@ -5,6 +5,7 @@ plotly.js. Times are UTC milliseconds; money is in the settle currency; shares a
 """
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def draw_trades(
             "type": "candlestick",
             "name": "price",
             "x": _times(shown["open_ms"]),
-            **{name: shown[name].tolist() for name in ("open", "high", "low", "close")},
+            **{name: _plain(shown[name]) for name in ("open", "high", "low", "close")},
             "increasing": {"line": {"color": GAIN, "width": 1}},
             "decreasing": {"line": {"color": LOSS, "width": 1}},
             "showlegend": False,
@@ -247,6 +248,11 @@ def _times(open_ms: Times) -> list[str]:
     return [str(one) for one in open_ms.astype("datetime64[ms]")]
 
 
+def _plain(values: Floats) -> list[float | None]:
+    # JSON knows no NaN: a gap is None.
+    return [None if isnan(value) else value for value in values.tolist()]
+
+
 def _line(
     open_ms: Times,
     values: Floats,
@@ -262,7 +268,7 @@ def _line(
         "mode": "lines",
         "name": name,
         "x": _times(open_ms),
-        "y": [None if value != value else value for value in values.tolist()],  # noqa: PLR0124 - NaN
+        "y": _plain(values),
         "line": {"color": color, "width": width, "dash": dash, "shape": shape},
     }
 

@@ -49,8 +49,8 @@ def make_record(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def render(**changes: Any) -> str:
-    bars = dict.fromkeys(("open", "high", "low", "close"), CLOSE)
+def render(close: Any = CLOSE, **changes: Any) -> str:
+    bars = dict.fromkeys(("open", "high", "low", "close"), close)
     own = {"open_ms": OPEN_MS, "equity": 1000 + CLOSE, "position": np.zeros(ROWS), "upper": CLOSE + 1}
     trades: dict[str, list[Any]] = {
         "entry_ts": [0, DAY_MS], "exit_ts": [DAY_MS, None], "side": ["long", "short"], "quantity": [1.0, 1.0],
@@ -78,6 +78,15 @@ def test_the_page_needs_nothing_from_outside_and_text_stays_text() -> None:
     assert [one["name"] for one in drawn["trades"]["data"]] == [
         "price", "upper", "long (1)", "short (1)", "exit (1)",
     ]  # fmt: skip
+
+
+def test_a_market_that_begins_later_leaves_a_gap() -> None:
+    """Of several symbols the first need not have a candle at every time of the run."""
+    late = np.where(np.arange(ROWS) < 30, np.nan, CLOSE)
+    drawn = figures_of(render(late))
+    benchmark, candles = drawn["equity"]["data"][0]["y"], drawn["trades"]["data"][0]["close"]
+    assert (benchmark[29], benchmark[30]) == (None, 1_000.0)
+    assert (candles[29], candles[30]) == (None, CLOSE[30])
 
 
 def test_what_must_be_said_is_said() -> None:
