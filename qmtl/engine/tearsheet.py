@@ -21,8 +21,10 @@ from qmtl.engine.tearsheet_charts import (
 from qmtl.engine.tearsheet_style import SCRIPT, STYLE
 
 Columns = Mapping[str, npt.NDArray[Any]]
-"""One row a bar: open_ms, open, high, low, close, equity, position; more are the strategy's own lines."""
-_OWN = ("open_ms", "open", "high", "low", "close", "equity", "position")
+"""One row a bar: open_ms, open, high, low, close, equity, notional (all that is held); the rest are lines."""
+_OWN = ("open_ms", "open", "high", "low", "close", "equity", "notional")
+_DEAR = 100.0
+"""Prices below it need more than two decimals."""
 HOLES_SHOWN = 20
 TRADES_SHOWN = 12
 
@@ -43,11 +45,11 @@ def render_tearsheet(
         _header(record, title),
         _tiles(record, first),
         _section("Equity and drawdown", "equity"),
-        _section("Trades", "trades"),
+        _section(" · ".join(filter(None, ("Trades", _first_of(record)))), "trades"),
         _pair(_section("From gross to net", "costs"), _section("Profits of trades", "profits")),
         _section("Months", "months"),
         _section("Exposure", "exposure"),
-        _extremes(trades),
+        _extremes(trades, has_symbols=len(record["data"]) > 1),
         _pair(_data(record), _terms(record)),
         _again(record),
     ]
@@ -76,16 +78,29 @@ def _draw(
     # Of several symbols the first may begin later than the run: until then it has no close.
     traded = close[np.isfinite(close)]
     held = first * close / (traded[0] if traded.size else 1.0)
-    position = np.where(np.isfinite(close), bars["position"] * close, 0.0)
-    shares = np.divide(position, equity, out=np.zeros(len(equity)), where=equity > 0)
+    shares = np.divide(bars["notional"], equity, out=np.zeros(len(equity)), where=equity > 0)
     return {
-        "equity": draw_equity(open_ms, equity, held, first),
-        "trades": draw_trades(bars, trades, lines),
+        "equity": draw_equity(open_ms, equity, held, first, of=_first_of(record)),
+        "trades": draw_trades(bars, _trades_of(record, trades), lines),
         "costs": draw_costs(figures["gross"], figures["fees"], figures["funding"], figures["net"]),
         "profits": draw_profits(profits),
         "months": draw_months(months),
         "exposure": draw_exposure(open_ms, shares),
     }
+
+
+def _first_of(record: Mapping[str, Any]) -> str:
+    """The symbol of the chart of prices, where there are several; empty where there is one."""
+    return str(record["data"][0]["symbol"]) if len(record["data"]) > 1 else ""
+
+
+def _trades_of(record: Mapping[str, Any], trades: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
+    # Marks of other symbols would lie far from these prices.
+    first = _first_of(record)
+    if not first:
+        return trades
+    rows = [row for row, symbol in enumerate(trades["symbol"]) if symbol == first]
+    return {name: [values[row] for row in rows] for name, values in trades.items()}
 
 
 # --- pieces of the page ----------------------------------------------------------------------------
@@ -108,7 +123,8 @@ def verdict(figures: Mapping[str, Any]) -> str:
 def _header(record: Mapping[str, Any], title: str) -> str:
     data, figures = record["data"], record["figures"]
     rows, expected = (sum(one[name] for one in data) for name in ("rows", "expected"))
-    span = f"{_day(data[0]['start_ms'])} to {_day(data[0]['end_ms'])}"
+    start_ms, end_ms = min(one["start_ms"] for one in data), max(one["end_ms"] for one in data)
+    span = f"{_day(start_ms)} to {_day(end_ms)}"
     share = 1.0 if rows == expected else min(0.9999, rows / expected)
     sources = ", ".join(dict.fromkeys(str(one["source"]) for one in data))
     flags = ""
@@ -180,15 +196,19 @@ def _pair(left: str, right: str) -> str:
     return f'<div class="two">{left}{right}</div>'
 
 
-def _extremes(trades: Mapping[str, Sequence[Any]]) -> str:
+def _extremes(trades: Mapping[str, Sequence[Any]], *, has_symbols: bool) -> str:
     order = sorted(range(len(trades["pnl"])), key=lambda row: float(trades["pnl"][row]))
     half = TRADES_SHOWN // 2
     shown = order if len(order) <= TRADES_SHOWN else [*order[:half], *order[-half:]]
+    sides = trades["side"]
+    if has_symbols:
+        sides = [f"{symbol} {side}" for symbol, side in zip(trades["symbol"], sides, strict=True)]
     rows = "".join(
         f'<tr><td class="t">{_minute(trades["entry_ts"][row])}</td>'
-        f"<td>{escape(str(trades['side'][row]))}</td>"
-        f'<td class="n">{float(trades["quantity"][row]):g}</td><td class="n">{trades["entry"][row]:,.2f}</td>'
-        f'<td class="n">{_price(trades["exit"][row])}</td><td class="n">{float(trades["fee"][row]):,.2f}</td>'
+        f"<td>{escape(sides[row])}</td>"
+        f'<td class="n">{float(trades["quantity"][row]):g}</td>'
+        f'<td class="n">{_price(trades["entry"][row])}</td><td class="n">{_price(trades["exit"][row])}</td>'
+        f'<td class="n">{float(trades["fee"][row]):,.2f}</td>'
         f'<td class="n">{float(trades["funding"][row]):,.2f}</td>'
         f'<td class="n {"gain" if float(trades["pnl"][row]) > 0 else "loss"}">'
         f"{_signed(float(trades['pnl'][row]))}</td>"
@@ -284,7 +304,9 @@ def _signed(value: float) -> str:
 
 
 def _price(value: float | None) -> str:
-    return "open" if value is None else f"{value:,.2f}"
+    if value is None:
+        return "open"
+    return f"{value:,.2f}" if value >= _DEAR else f"{value:,.6g}"
 
 
 def _minute(ts_ms: int) -> str:

@@ -31,13 +31,13 @@ CANDLES_MS = tuple(
 )
 
 
-def draw_equity(open_ms: Times, equity: Floats, benchmark: Floats, first: float) -> Figure:
-    """Draw equity beside holding the market, and below it how far equity is under its peak."""
+def draw_equity(open_ms: Times, equity: Floats, benchmark: Floats, first: float, *, of: str = "") -> Figure:
+    """Draw equity beside holding the market (`of`: which one), and below it the fall from its peak."""
     peak = np.maximum.accumulate(np.maximum(equity, first))
     fall = equity / peak - 1.0
     rows = thin(equity)
     data = [
-        _line(open_ms[rows], benchmark[rows], "buy and hold", MUTED, width=1, dash="dot"),
+        _line(open_ms[rows], benchmark[rows], f"buy and hold {of}".rstrip(), MUTED, width=1, dash="dot"),
         _line(open_ms[rows], equity[rows], "equity", ACCENT),
         {
             **_line(open_ms[rows], fall[rows], "drawdown", LOSS, width=1),

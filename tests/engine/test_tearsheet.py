@@ -51,10 +51,11 @@ def make_record(**changes: Any) -> dict[str, Any]:
 
 def render(close: Any = CLOSE, **changes: Any) -> str:
     bars = dict.fromkeys(("open", "high", "low", "close"), close)
-    own = {"open_ms": OPEN_MS, "equity": 1000 + CLOSE, "position": np.zeros(ROWS), "upper": CLOSE + 1}
+    own = {"open_ms": OPEN_MS, "equity": 1000 + CLOSE, "notional": np.zeros(ROWS), "upper": CLOSE + 1}
     trades: dict[str, list[Any]] = {
-        "entry_ts": [0, DAY_MS], "exit_ts": [DAY_MS, None], "side": ["long", "short"], "quantity": [1.0, 1.0],
-        "entry": [100.0, 101.0], "exit": [99.0, None], "fee": [2.0, 2.0], "funding": [0.0, 0.0],
+        "symbol": ["BTCUSDT", "ETHUSDT"], "entry_ts": [0, DAY_MS], "exit_ts": [DAY_MS, None],
+        "side": ["long", "short"], "quantity": [1.0, 1.0],
+        "entry": [100.0, 4.2551], "exit": [99.0, None], "fee": [2.0, 2.0], "funding": [0.0, 0.0],
         "pnl": [-3.0, 0.5], "why_in": ["up", "down"], "why_out": ["stop", ""],
     }  # fmt: skip
     return render_tearsheet(make_record(**changes), bars | own, trades, script="/* plotly */")
@@ -87,6 +88,17 @@ def test_a_market_that_begins_later_leaves_a_gap() -> None:
     benchmark, candles = drawn["equity"]["data"][0]["y"], drawn["trades"]["data"][0]["close"]
     assert (benchmark[29], benchmark[30]) == (None, 1_000.0)
     assert (candles[29], candles[30]) == (None, CLOSE[30])
+
+
+def test_one_market_of_several_is_drawn_and_named() -> None:
+    one = make_record()["data"][0]
+    assert "<td>long</td>" in render()
+    page = render(data=[one, one | {"symbol": "ETHUSDT", "start_ms": -3 * DAY_MS}])
+    drawn = figures_of(page)
+    assert [trace["name"] for trace in drawn["trades"]["data"][2:]] == ["long (1)", "short (0)", "exit (1)"]
+    assert drawn["equity"]["data"][0]["name"] == "buy and hold BTCUSDT"
+    for words in ("<h2>Trades · BTCUSDT</h2>", "<td>ETHUSDT short</td>", "1969-12-29 to", "4.2551"):
+        assert words in page
 
 
 def test_what_must_be_said_is_said() -> None:

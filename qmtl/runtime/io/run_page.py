@@ -87,7 +87,10 @@ def _read(path: Path) -> Any:
 def _columns(bars: Mapping[str, Any]) -> dict[str, Any]:
     """Name columns as the page wants them; with several symbols only closes are kept, and they stand in."""
     close = bars["close"]
-    own = {"open_ms": bars["ts"], "close": close, "equity": bars["equity"], "position": bars["position"]}
+    others = [name.removeprefix("close_") for name in bars if name.startswith("close_")]
+    held = [bars["position"] * close, *(bars[f"position_{one}"] * bars[f"close_{one}"] for one in others)]
+    own = {"open_ms": bars["ts"], "close": close, "equity": bars["equity"]}
+    own["notional"] = np.nansum(held, axis=0)
     for name in ("open", "high", "low"):
         own[name] = bars.get(name, close)
     lines = {name.removeprefix("plot_"): line for name, line in bars.items() if name.startswith("plot_")}

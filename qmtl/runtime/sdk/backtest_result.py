@@ -124,7 +124,7 @@ class BacktestResult:
 
     def figures(self) -> dict[str, Any]:
         """Return the key figures as plain data; what does not exist is None."""
-        held = next(iter(self.curve.positions.values()))
+        held = np.any([position != 0 for position in self.curve.positions.values()], axis=0)
         low, high = self.sharpe_interval
         body = {
             "trades": len(self.trades),

@@ -184,6 +184,8 @@ def test_02_6_several_symbols_decide_on_the_same_minute() -> None:
     # ETH behind at minute 1: bought at 2, left at 3 after minute 2; BTC behind at minute 2: bought at 3.
     assert fills == [("ETHUSDT", 2, START + 3 * MINUTE)]
     assert [(t.symbol, t.entry) for t in result.open_trades] == [("BTCUSDT", 90.0)]
+    # Held at the closes of minutes 2 (ETH), 3 and 4 (BTC).
+    assert result.figures()["exposure"] == 3 / 5
     decisions = [
         (e.symbol, (e.open_ms - START) // MINUTE, str(e.reason))
         for e in events_of(result)
