@@ -30,6 +30,7 @@ from qmtl.cli import (
     trade,
     why,
 )
+from qmtl.cli.command_list import CommandList
 from qmtl.cli.invocation import BAD_INPUT, DIVERGED, DONE, FAILED, INTERRUPTED, Invocation, one_line
 
 _EPILOG = (
@@ -95,6 +96,7 @@ def build() -> typer.Typer:
     """Put the commands together."""
     app = typer.Typer(
         name="qmtl",
+        cls=CommandList,
         help="Carry a trading strategy from history to live money without changing a line.",
         epilog=_EPILOG,
         add_completion=False,

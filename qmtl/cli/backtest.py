@@ -280,10 +280,17 @@ def progress_of(invocation: Invocation, title: str) -> Iterator[Callable[[int, i
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} bars"),
-        TextColumn("left"),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} bars · {task.fields[rate]} · left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        # Unseen until the number of bars is told: an unknown one cannot be written.
+        task = bar.add_task(title, total=None, visible=False, rate="–/s")
+
+        def tell(done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(
+                task, completed=done, total=total, visible=True, rate=f"{speed:,.0f}/s" if speed else "–/s"
+            )
+
+        yield tell

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from qmtl.cli.command_list import CommandList
 from qmtl.cli.invocation import BadInputError, CommandFailedError, Invocation
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, id, or how its id begins.")]
@@ -32,7 +33,9 @@ OutOption = Annotated[Path | None, typer.Option("--out", help="Where runs are ke
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="The page of a run, and runs side by side.", no_args_is_help=True)
+    group = typer.Typer(
+        cls=CommandList, help="The page of a run, and runs side by side.", no_args_is_help=True
+    )
     group.command()(show)
     group.command()(compare)
     app.add_typer(group, name="report")

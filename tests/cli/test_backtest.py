@@ -1,14 +1,18 @@
 """`qmtl new` and `qmtl backtest`: what is printed, what is kept, and one clear line for bad input."""
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import polars as pl
 import pytest
 
-from tests.cli.command import Answer, run_command
+from tests.cli.command import Answer, environment, run_command
 from tests.runtime.sdk.strategies import BAND_BREAK, walk
 
 HEAD = "from qmtl.runtime.sdk import Strategy\n\n\n"
@@ -181,6 +185,28 @@ def test_a_run_without_a_trade_says_what_its_bars_came_to(place: Path) -> None:
     )
     verdict = backtest().text.splitlines()[1]
     assert re.search(r"^0 trades .* · \d+ bars warming up, 2,9\d\d bars no signal$", verdict), verdict
+
+
+def test_on_a_terminal_progress_is_shown_and_nothing_else_changes(place: Path) -> None:
+    """Off a terminal no bar is made: only this sees it."""
+    run_command("new", "band_break.py")
+    main, terminal = pty.openpty()
+    line = [sys.executable, "-c", "from qmtl.cli.app import main; main()", "backtest", "band_break.py"]
+    done = subprocess.run(
+        [*line, "--data", "candles.parquet"],
+        cwd=place,
+        env=environment(place) | {"TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        timeout=90,
+        check=False,
+    )
+    os.close(terminal)
+    shown = os.read(main, 100_000).decode()
+    os.close(main)
+    assert done.returncode == 0, shown
+    assert b"report: runs/" in done.stdout
+    assert "3,000/3,000 bars" in shown
 
 
 def test_excluding_every_candle_is_bad_input(place: Path) -> None:
