@@ -30,10 +30,12 @@ from qmtl.cli import (
     trade,
     why,
 )
+from qmtl.cli.command_list import CommandList
 from qmtl.cli.invocation import BAD_INPUT, DIVERGED, DONE, FAILED, INTERRUPTED, Invocation, one_line
 
 _EPILOG = (
-    "Everywhere: --json, -q/--quiet, -v/--verbose, -c/--config FILE. Exit: 0 done, 1 failed, 2 bad input."
+    "Everywhere: --json, -q/--quiet, -v/--verbose, -c/--config FILE."
+    " Exit: 0 done, 1 failed, 2 bad input, 3 divergence, 130 interrupted."
 )
 _FLAGS = {
     "--json": "is_json",
@@ -94,6 +96,7 @@ def build() -> typer.Typer:
     """Put the commands together."""
     app = typer.Typer(
         name="qmtl",
+        cls=CommandList,
         help="Carry a trading strategy from history to live money without changing a line.",
         epilog=_EPILOG,
         add_completion=False,

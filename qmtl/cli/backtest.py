@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from qmtl.cli.backtest_text import describe_holes, dump_bound, dump_data, dump_result
+from qmtl.cli.backtest_text import describe_gaps, describe_holes, dump_bound, dump_data, dump_result
 from qmtl.cli.invocation import BadInputError, Invocation
 from qmtl.cli.stored_market import load_stored
 from qmtl.cli.strategy_options import (
@@ -99,8 +99,8 @@ def backtest(
     result = run_job(invocation, source, job)
     over = result.trades_over_holes
     if strict and over:
-        where = describe_holes(result)
-        raise BadInputError(f"{len(over)} trade{'s' if len(over) > 1 else ''} over missing candles: {where}")
+        counted = f"{len(over)} trade{'s' if len(over) > 1 else ''} over missing candles"
+        raise BadInputError(f"{counted}: {describe_gaps(result)}")
     folder = keep_run(invocation, result, source, settings.backtest.directory)
     lines = [f"{', '.join(one.canonical for one in job.instruments.values())} {job.plan.interval}"] * bool(
         symbol
@@ -290,10 +290,17 @@ def progress_of(invocation: Invocation, title: str) -> Iterator[Callable[[int, i
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} bars"),
-        TextColumn("left"),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} bars · {task.fields[rate]} · left"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        # Unseen until the number of bars is told: an unknown one cannot be written.
+        task = bar.add_task(title, total=None, visible=False, rate="–/s")
+
+        def tell(done: int, total: int) -> None:
+            speed = bar.tasks[0].speed
+            bar.update(
+                task, completed=done, total=total, visible=True, rate=f"{speed:,.0f}/s" if speed else "–/s"
+            )
+
+        yield tell

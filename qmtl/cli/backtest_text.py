@@ -36,6 +36,10 @@ def dump_result(result: "BacktestResult") -> str:
     figures = result.figures()
     low, high = result.sharpe_interval
     parts.append(f"Sharpe {number(figures['sharpe'])} [{number(low)}, {number(high)}]")
+    if not result.trades and not result.open_trades:
+        # No silence without its reason: too few bars to warm up look like a strategy that never trades.
+        bars = result.counts["reasons"].items()
+        parts.append(", ".join(f"{count:,} bars {word.replace('_', ' ')}" for word, count in bars))
     if result.open_trades:
         parts.append(f"{len(result.open_trades)} open")
     gates = ", ".join(f"{count:,} {gate}" for gate, count in result.counts["gates"].items())
@@ -59,6 +63,13 @@ def dump_bound(result: "BacktestResult") -> list[str]:
 
 def describe_holes(result: "BacktestResult") -> str:
     """Return the holes by reason with the first of each, and how many trades stand over them."""
+    over = len(result.trades_over_holes)
+    flagged = f" · {over} trade{'' if over == 1 else 's'} over missing candles" if over else ""
+    return f"{describe_gaps(result)}{flagged}"
+
+
+def describe_gaps(result: "BacktestResult") -> str:
+    """Return the holes by reason with the first of each."""
     by_reason: dict[str, list[tuple[int, int]]] = {}
     for hole in (hole for history in result.job.histories.values() for hole in history.holes):
         by_reason.setdefault(hole.reason, []).append((hole.start_ms, hole.end_ms))
@@ -71,9 +82,7 @@ def describe_holes(result: "BacktestResult") -> str:
         count = len(result.funding_holes)
         first = moment(result.funding_holes[0].start_ms)
         told.append(f"{count:,} funding rate{'' if count == 1 else 's'} unknown, counted 0 (first {first})")
-    over = len(result.trades_over_holes)
-    flagged = f" · {over} trade{'' if over == 1 else 's'} over missing candles" if over else ""
-    return f"holes: {'; '.join(told)}{flagged}"
+    return f"holes: {'; '.join(told)}"
 
 
 def moment(ts_ms: int) -> str:

@@ -6,12 +6,15 @@ from typing import Annotated
 
 import typer
 
+from qmtl.cli.command_list import CommandList
 from qmtl.cli.invocation import Invocation
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Show or check the effective configuration.", no_args_is_help=True)
+    group = typer.Typer(
+        cls=CommandList, help="Show or check the effective configuration.", no_args_is_help=True
+    )
     group.command("show")(show)
     group.command("check")(check)
     app.add_typer(group, name="config")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from qmtl.cli.command_list import CommandList
 from qmtl.cli.data_desk import (
     DataDesk,
     find_bounds,
@@ -31,7 +32,9 @@ MaybeTimeframe = Annotated[str | None, typer.Argument(help="1m, 1h, … or trade
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    group = typer.Typer(help="Fetch history, see what is there, check it, export it.", no_args_is_help=True)
+    group = typer.Typer(
+        cls=CommandList, help="Fetch history, see what is there, check it, export it.", no_args_is_help=True
+    )
     for verb in (fetch, coverage, verify, export):
         group.command(verb.__name__)(verb)
     app.add_typer(group, name="data")
@@ -196,6 +199,8 @@ def export(
     invocation: Invocation = ctx.obj
     settings = invocation.load().settings
     check_writable(file)
+    if not file.parent.is_dir():
+        raise BadInputError(f"{file}: there is no folder {file.parent}")
     series = name_series(symbol, timeframe, default_exchange(settings, exchange))
     span = parse_range(since, start, end, newest_closed(series))
     with runtime.using(settings):

@@ -112,7 +112,7 @@ def dump_verdict(summary: Mapping[str, Any]) -> str:
     """Return what the run earned and what it cost, without flattery."""
     pnl, fees = Decimal(summary["pnl"]), Decimal(summary["fees"])
     verdict = "it lost" if pnl < 0 else "too short a run to mean anything"
-    earned = f"PnL {pnl:+,.2f} = gross {pnl + fees:+,.2f}, fees {-fees:+,.2f}"
+    earned = f"PnL {pnl:+,.2f} = gross {pnl + fees:+,.2f}, fees {-fees:+,.2f}".replace("-", "−")
     example = "the shipped strategy is an example, and loses after fees on recorded data"
     return f"{summary['fills']} fills · {earned} · {verdict}; {example}"
 

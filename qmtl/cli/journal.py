@@ -193,7 +193,7 @@ def logs(
         invocation.say(_line(record))
     if last is not None:
         reasons = Counter(r["reason"] for r in found if r["event"] == "DecisionMade")
-        shown = " · ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        shown = " · ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in reasons.most_common())
         invocation.say(f"{sum(reasons.values())} closes: {shown or '-'}")
 
 

@@ -109,7 +109,8 @@ class LiveView:
         elif kind == "OrderFilled":
             return self._take_fill(news)
         elif kind in _LINES and news.get("reason") != "connecting" and not news.get("is_fresh"):
-            return f"{clock(news['ts_ms'])} {_LINES[kind].format_map(news)}"
+            # Nobody need say why: no colon then.
+            return f"{clock(news['ts_ms'])} {_LINES[kind].format_map(news).removesuffix(': ')}"
         return ""
 
     def _take_fill(self, fill: Mapping[str, Any]) -> str:

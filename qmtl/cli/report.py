@@ -5,15 +5,37 @@ from typing import Annotated, Any
 
 import typer
 
+from qmtl.cli.command_list import CommandList
 from qmtl.cli.invocation import BadInputError, CommandFailedError, Invocation
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="A run's folder, id, or how its id begins.")]
+FORMS = {
+    "trades": ("closed trades", "{:,.0f}"),
+    "net_pct": ("net", "{:+.2%}"),
+    "gross": ("gross", "{:+,.2f}"),
+    "fees": ("fees", "{:,.2f}"),
+    "funding": ("funding", "{:+,.2f}"),
+    "max_drawdown_bars": ("deepest drawdown", "{:.2%}"),
+    "sharpe": ("Sharpe", "{:.1f}"),
+    "sharpe_low": ("  95 % from", "{:.1f}"),
+    "sharpe_high": ("  95 % to", "{:.1f}"),
+    "sortino": ("Sortino", "{:.1f}"),
+    "calmar": ("Calmar", "{:.1f}"),
+    "profit_factor": ("profit factor", "{:.2f}"),
+    "win_rate": ("trades won", "{:.2%}"),
+    "expectancy": ("expectancy, a trade", "{:+,.2f}"),
+    "exposure": ("bars in a position", "{:.2%}"),
+    "turnover": ("turnover", "{:,.0f}"),
+}
+"""How figures are called and written for people; --json has them as they are kept."""
 OutOption = Annotated[Path | None, typer.Option("--out", help="Where runs are kept.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the group."""
-    group = typer.Typer(help="The page of a run, and runs side by side.", no_args_is_help=True)
+    group = typer.Typer(
+        cls=CommandList, help="The page of a run, and runs side by side.", no_args_is_help=True
+    )
     group.command()(show)
     group.command()(compare)
     app.add_typer(group, name="report")
@@ -26,7 +48,7 @@ def show(
     directory: OutOption = None,
 ) -> None:
     """Write a run's tearsheet: one page that needs no network."""
-    from qmtl.engine.tearsheet import verdict
+    from qmtl.engine.tearsheet import percent, verdict
     from qmtl.runtime.io.run_page import BrowserError, write_page, write_picture
     from qmtl.runtime.io.run_record import read_run
 
@@ -35,7 +57,7 @@ def show(
     figures = read_run(folder)["figures"]
     page = write_page(folder)
     body: dict[str, Any] = {"run": str(folder), "report": str(page), "figures": figures}
-    lines = [f"{figures['net_pct']:+.2%} net. {verdict(figures)}", f"report: {page}"]
+    lines = [f"{percent(figures['net_pct'])} net. {verdict(figures)}", f"report: {page}"]
     if png:
         try:
             body["picture"] = str(write_picture(page))
@@ -75,10 +97,13 @@ def _show_table(
     for column in table.columns[1:]:
         column.justify = "right"
     for name, values in rows:
-        table.add_row(name, *("–" if value is None else f"{value:,.4g}" for value in values))
+        label, form = FORMS[name]
+        # A zero has no sign, whatever it was computed from.
+        shown = ("–" if value is None else form.format(value + 0.0).replace("-", "−") for value in values)
+        table.add_row(label, *shown)
     console = invocation.console()
     for line in different or ["nothing differs in how they were made"]:
-        console.print(line, markup=False)
+        console.print(line, markup=False, soft_wrap=True)
     console.print(table)
 
 

@@ -13,6 +13,7 @@ from qmtl.cli.invocation import DIVERGED, DONE, BadInputError, Invocation
 if TYPE_CHECKING:
     from qmtl.runtime.sdk.backtest_job import BacktestJob
     from qmtl.runtime.sdk.strategy_file import StrategySource
+    from qmtl.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -69,9 +70,7 @@ def rebuild(
         strategy = make_strategy(source.cls, record["params"])
     plan = parse_plan(record["plan"])
     market = find_market(record, data)
-    rates = find_words(record["command"], "--funding")
-    given = {"--funding": ("backtest.funding", Path(rates[-1]))} if rates else {}
-    histories = load_market(invocation, invocation.load(given).settings, plan, market)
+    histories = load_market(invocation, find_settings(invocation, record), plan, market)
     terms = {name: value for name, value in record["terms"].items() if name != "assumptions"}
     job = BacktestJob(
         strategy=strategy,
@@ -83,6 +82,15 @@ def rebuild(
         excluded=[(start, end) for start, end in record["excluded"]],
     )
     return source, job
+
+
+def find_settings(invocation: Invocation, record: dict[str, Any]) -> "Settings":
+    """Return the settings, with the funding rates that the run's command named."""
+    rates = find_words(record["command"], "--funding")
+    if rates and not Path(rates[-1]).is_file():
+        raise BadInputError(f"{rates[-1]}: the run's funding rates are not there")
+    given = {"--funding": ("backtest.funding", Path(rates[-1]))} if rates else {}
+    return invocation.load(given).settings
 
 
 def find_market(record: dict[str, Any], data: tuple[Path, ...]) -> Market:

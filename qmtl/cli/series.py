@@ -71,6 +71,7 @@ def make_fetcher(exchange: str, kind: str, *, is_used: bool = True) -> Any:
     """
     from qmtl.runtime.io import ccxt_fetcher
     from qmtl.runtime.io.ccxt_session import require_ccxt
+    from qmtl.runtime.sdk.brokerage.ccxt_sandbox import load_ccxt
 
     if exchange == _NATIVE and kind != TRADES:
         from qmtl.runtime.io.binance_history import BinanceFuturesFetcher
@@ -79,6 +80,8 @@ def make_fetcher(exchange: str, kind: str, *, is_used: bool = True) -> Any:
     with refusing(ValueError, RuntimeError):
         if is_used:
             require_ccxt("CcxtTradesFetcher" if kind == TRADES else "CcxtOHLCVFetcher")
+            if exchange not in getattr(load_ccxt(), "exchanges", (exchange,)):
+                raise BadInputError(f"--exchange: {exchange!r} is not one ccxt knows")
         if kind == TRADES:
             return ccxt_fetcher.CcxtTradesFetcher(ccxt_fetcher.CcxtTradesConfig(exchange=exchange))
         return ccxt_fetcher.CcxtOHLCVFetcher(ccxt_fetcher.CcxtBackfillConfig(exchange=exchange))

@@ -28,7 +28,9 @@ def dump_status(status: Mapping[str, Any]) -> str:
     if decision:
         lines.append(f"last bar {dump_decision(decision)}")
     counts = dict(status.get("counts") or {})
-    reasons = ", ".join(f"{count} {reason}" for reason, count in dict(status.get("reasons") or {}).items())
+    reasons = ", ".join(
+        f"{count} {reason.replace('_', ' ')}" for reason, count in dict(status.get("reasons") or {}).items()
+    )
     lines.append(f"{counts.get('decisions', 0)} closed bars: {reasons or '-'}")
     limits = {name: value for name, value in dict(status.get("limits") or {}).items() if value is not None}
     lines.append("limits " + (", ".join(f"{name} {value}" for name, value in limits.items()) or "none"))

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from qmtl.cli.backtest_text import moment
 from qmtl.cli.fetch_progress import WatchedStore, progress
 from qmtl.cli.funding import bring_funding
 from qmtl.cli.invocation import BadInputError, CommandFailedError, Invocation, now_ms, one_line
@@ -12,6 +13,7 @@ from qmtl.cli.time_range import parse_range
 
 if TYPE_CHECKING:
     from qmtl.core.ranges import Range
+    from qmtl.runtime.sdk.history import Endpoint
     from qmtl.runtime.sdk.market_history import Funding, MarketHistory
     from qmtl.runtime.sdk.trade_plan import TradePlan
     from qmtl.settings import Settings
@@ -81,12 +83,12 @@ async def _load(
     finally:
         await store.aclose()
     if bounds is None or frame is None or not frame.height:
-        raise _nothing(series, missing)
+        raise _nothing(series, missing, span)
     report = report_coverage(series.key, spans, *bounds, missing)
     reasons = [Hole(hole.start * 1000, hole.end * 1000, str(hole.reason)) for hole in report.holes]
     return make_history(
         check_bars(from_frame(frame, symbol=symbol, interval=series.timeframe), str(series)),
-        source=series.exchange,
+        source=_name_source(series.exchange, home),
         node_id=series.key.node_id,
         start_ms=bounds[0] * 1000,
         end_ms=bounds[1] * 1000,
@@ -94,6 +96,13 @@ async def _load(
         reasons=reasons,
         funding=funding,
     )
+
+
+def _name_source(exchange: str, home: "Endpoint | None") -> str:
+    # Rows of a paper exchange must not pass for the market's.
+    if home is None or home.environment == "production":
+        return exchange
+    return f"{exchange} at {home.host_port.replace('_', ':')} (a test venue)"
 
 
 async def _fetch(invocation: Invocation, series: NamedSeries, store: Any, span: "Range") -> Sequence[Any]:
@@ -130,10 +139,13 @@ async def _fetch(invocation: Invocation, series: NamedSeries, store: Any, span: 
     return ()
 
 
-def _nothing(series: NamedSeries, missing: Sequence[Any]) -> Exception:
+def _nothing(series: NamedSeries, missing: Sequence[Any], span: "Range | None") -> Exception:
     """What to raise where there are no candles: a venue out of reach may answer later, the rest not."""
     if missing:
         text = f"{series}: no candles in that range ({missing[0][2]})"
         return CommandFailedError(text) if missing[0][2] in _LATER else BadInputError(text)
+    if span is not None:
+        first, end = (moment(second * 1000) for second in span)
+        return BadInputError(f"{series}: the exchange has no candles from {first} to {end}")
     fetch = f"qmtl data fetch {series.symbol} {series.timeframe} --since 90d"
     return BadInputError(f"{series}: nothing is stored; {fetch}, or --data FILE")

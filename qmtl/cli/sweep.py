@@ -119,6 +119,8 @@ def sweep(
     ):
         if value not in allowed:
             raise BadInputError(f"{name}: found {value!r}, expected {' or '.join(allowed)}")
+    if trials < 1:
+        raise BadInputError(f"--trials: found {trials}, expected a number >= 1")
     settings = invocation.load(
         {
             "--fill": ("backtest.fill", fill),
@@ -284,7 +286,7 @@ def work(
             for _ in run_sweep(sampler, crew, results, stamp):
                 tell()
     except KeyboardInterrupt:
-        invocation.note(f"{len(results.rows):,} sets are kept in {results.path}; the same command goes on")
+        invocation.note(f"finished sets are kept in {results.path}; the same command goes on from there")
         raise
 
 

@@ -74,14 +74,18 @@ def serve(workload: Workload, pipe: Connection) -> None:
     while True:
         try:
             params = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):
             return
         answer: tuple[bool, Any]
         try:
             answer = (True, evaluate(params))
         except Exception as error:  # noqa: BLE001 - whatever an author's code raises fails its set
             answer = (False, describe_failure(error))
-        pipe.send(answer)
+        try:
+            pipe.send(answer)
+        except ConnectionError:
+            # Whoever asked was interrupted meanwhile and is gone.
+            return
 
 
 class InlineCrew:

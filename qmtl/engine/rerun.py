@@ -201,7 +201,7 @@ def rerun(
     start = _find_start(db, found.begin_ms)
     after_seq = 0 if start is None else start[0]
     rows = db.execute(_TOLD, (after_seq,))
-    told = [(seq, event) for seq, body in rows if not _is_clients(event := parse_event(body))]
+    told = list(_once((seq, parse_event(body)) for seq, body in rows))
     fills = [event for _, event in told if isinstance(event, OrderFilled)]
     found.interval_ms = _find_interval(event for _, event in told)
     prices = RecordedPrices(fills, assumed)
@@ -229,6 +229,19 @@ def _find_interval(told: Iterable[AnyEvent]) -> int:
     """Return the length of a bar: the least time between two that were decided."""
     opened = sorted({event.open_ms for event in told if isinstance(event, DecisionMade)})
     return min((after - before for before, after in pairwise(opened)), default=_USUAL_MS)
+
+
+def _once(told: Iterable[tuple[int, AnyEvent]]) -> Iterator[tuple[int, AnyEvent]]:
+    """Yield what the engine was told, a fill that a venue tells again after a reconnect only once."""
+    known: set[tuple[str, str]] = set()
+    for seq, event in told:
+        if isinstance(event, OrderFilled):
+            key = (event.client_order_id, event.trade_id)
+            if key in known:
+                continue
+            known.add(key)
+        if not _is_clients(event):
+            yield seq, event
 
 
 def _is_clients(event: AnyEvent) -> bool:

@@ -18,44 +18,15 @@ from qmtl.engine.tearsheet_charts import (
     draw_profits,
     draw_trades,
 )
+from qmtl.engine.tearsheet_style import SCRIPT, STYLE
 
 Columns = Mapping[str, npt.NDArray[Any]]
-"""One row a bar: open_ms, open, high, low, close, equity, position; more are the strategy's own lines."""
-_OWN = ("open_ms", "open", "high", "low", "close", "equity", "position")
+"""One row a bar: open_ms, open, high, low, close, equity, notional (all that is held); the rest are lines."""
+_OWN = ("open_ms", "open", "high", "low", "close", "equity", "notional")
+_DEAR = 100.0
+"""Prices below it need more than two decimals."""
 HOLES_SHOWN = 20
 TRADES_SHOWN = 12
-
-_STYLE = """
-:root{--ink:#1d2733;--soft:#5b6878;--line:#e6eaf0;--gain:#157f5b;--loss:#c2402f;--accent:#2457c5}
-*{box-sizing:border-box}
-body{margin:0;background:#f4f6f9;color:var(--ink);font:15px/1.5 system-ui,sans-serif}
-main{max-width:1180px;margin:0 auto;padding:28px 20px 60px}
-h1{font-size:26px;margin:0 0 2px;letter-spacing:-.01em}
-h2{font-size:16px;margin:0 0 8px}
-header p{margin:0;color:var(--soft)}
-.verdict{font-size:19px;font-weight:600;margin:14px 0 18px;color:var(--ink)}
-.loss{color:var(--loss)}.gain{color:var(--gain)}
-.flag{background:#fff4d6;border:1px solid #edd28a;border-radius:8px;padding:8px 12px;margin:0 0 14px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fill,minmax(150px,1fr));gap:10px;margin-bottom:14px}
-.tile,section{background:#fff;border:1px solid var(--line);border-radius:10px}
-.tile{padding:10px 14px}.tile b{display:block;font-size:20px;font-variant-numeric:tabular-nums}
-.tile span{color:var(--soft);font-size:13px}
-section{padding:16px 18px;margin-bottom:14px}
-.two{display:grid;grid-template-columns:1fr 1fr;gap:14px}.two section{margin:0}
-.two{margin-bottom:14px}@media(max-width:820px){.two{grid-template-columns:1fr}}
-table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:tabular-nums}
-th,td{text-align:left;padding:4px 10px 4px 0;border-bottom:1px solid var(--line);vertical-align:top}
-th{color:var(--soft);font-weight:500}td.n,th.n{text-align:right}
-code{background:#f0f3f7;border-radius:5px;padding:2px 6px;word-break:break-all}
-footer{color:var(--soft);font-size:13px}
-"""
-
-_SCRIPT = """
-const figures=JSON.parse(document.getElementById('figures').textContent);
-for(const [name,figure] of Object.entries(figures))
-  Plotly.newPlot(name,figure.data,figure.layout,{responsive:true,displayModeBar:false});
-document.body.dataset.drawn='yes';
-"""
 
 
 def render_tearsheet(
@@ -66,19 +37,19 @@ def render_tearsheet(
     `record` is the run's `run.json`, `bars` one row a bar, `trades` one row a trade (closed ones first);
     `script` is plotly.js, put into the page so that it needs no network.
     """
-    figures = record["figures"]
     first = float(record["terms"]["wallet"])
     charts = _draw(record, bars, trades, first)
     markets = ", ".join(one["symbol"] for one in record["data"])
     title = f"{record['strategy']['class']} · {markets} {record['data'][0]['interval']}"
     body = [
         _header(record, title),
-        _tiles(figures, first),
+        _tiles(record, first),
         _section("Equity and drawdown", "equity"),
-        _section("Trades", "trades"),
+        _section(" · ".join(filter(None, ("Trades", _first_of(record)))), "trades"),
         _pair(_section("From gross to net", "costs"), _section("Profits of trades", "profits")),
-        _pair(_section("Months", "months"), _section("Exposure", "exposure")),
-        _extremes(trades),
+        _section("Months", "months"),
+        _section("Exposure", "exposure"),
+        _extremes(trades, has_symbols=len(record["data"]) > 1),
         _pair(_data(record), _terms(record)),
         _again(record),
     ]
@@ -86,9 +57,9 @@ def render_tearsheet(
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><main>{''.join(body)}</main>"
+        f"<style>{STYLE}</style></head><body><main>{''.join(body)}</main>"
         f'<script type="application/json" id="figures">{data}</script>'
-        f"<script>{script}</script><script>{_SCRIPT}</script></body></html>\n"
+        f"<script>{script}</script><script>{SCRIPT}</script></body></html>\n"
     )
 
 
@@ -104,15 +75,32 @@ def _draw(
     profits = np.array(
         [float(pnl) for pnl, when in zip(trades["pnl"], trades["exit_ts"], strict=True) if when]
     )
-    shares = np.divide(bars["position"] * close, equity, out=np.zeros(len(equity)), where=equity > 0)
+    # Of several symbols the first may begin later than the run: until then it has no close.
+    traded = close[np.isfinite(close)]
+    held = first * close / (traded[0] if traded.size else 1.0)
+    shares = np.divide(bars["notional"], equity, out=np.zeros(len(equity)), where=equity > 0)
     return {
-        "equity": draw_equity(open_ms, equity, first * close / close[0], first),
-        "trades": draw_trades(bars, trades, lines),
+        "equity": draw_equity(open_ms, equity, held, first, of=_first_of(record)),
+        "trades": draw_trades(bars, _trades_of(record, trades), lines),
         "costs": draw_costs(figures["gross"], figures["fees"], figures["funding"], figures["net"]),
         "profits": draw_profits(profits),
         "months": draw_months(months),
         "exposure": draw_exposure(open_ms, shares),
     }
+
+
+def _first_of(record: Mapping[str, Any]) -> str:
+    """The symbol of the chart of prices, where there are several; empty where there is one."""
+    return str(record["data"][0]["symbol"]) if len(record["data"]) > 1 else ""
+
+
+def _trades_of(record: Mapping[str, Any], trades: Mapping[str, Sequence[Any]]) -> Mapping[str, Sequence[Any]]:
+    # Marks of other symbols would lie far from these prices.
+    first = _first_of(record)
+    if not first:
+        return trades
+    rows = [row for row, symbol in enumerate(trades["symbol"]) if symbol == first]
+    return {name: [values[row] for row in rows] for name, values in trades.items()}
 
 
 # --- pieces of the page ----------------------------------------------------------------------------
@@ -123,7 +111,8 @@ def verdict(figures: Mapping[str, Any]) -> str:
     net, gross, trades = figures["net"], figures["gross"], figures["trades"]
     low, high = figures.get("sharpe_low"), figures.get("sharpe_high")
     if not trades:
-        return "No trade was made."
+        open_trades = figures.get("open_trades")
+        return "No trade was closed: this is an open position's." if open_trades else "No trade was made."
     if net <= 0:
         return "Costs eat the profit: it loses after them." if gross > 0 else "It loses, even before costs."
     if low is None or high is None or low <= 0:
@@ -134,7 +123,8 @@ def verdict(figures: Mapping[str, Any]) -> str:
 def _header(record: Mapping[str, Any], title: str) -> str:
     data, figures = record["data"], record["figures"]
     rows, expected = (sum(one[name] for one in data) for name in ("rows", "expected"))
-    span = f"{_day(data[0]['start_ms'])} to {_day(data[0]['end_ms'])}"
+    start_ms, end_ms = min(one["start_ms"] for one in data), max(one["end_ms"] for one in data)
+    span = f"{_day(start_ms)} to {_day(end_ms)}"
     share = 1.0 if rows == expected else min(0.9999, rows / expected)
     sources = ", ".join(dict.fromkeys(str(one["source"]) for one in data))
     flags = ""
@@ -144,7 +134,7 @@ def _header(record: Mapping[str, Any], title: str) -> str:
     if other:
         flags += (
             f'<p class="flag"><b>INTRABAR ASSUMED</b> · a candle does not tell its path. This is '
-            f"{record['path']}; {other['path']} came to {other['figures']['net_pct']:+.2%} net.</p>"
+            f"{record['path']}; {other['path']} came to {percent(other['figures']['net_pct'])} net.</p>"
         )
     if record.get("trades_over_holes"):
         flags += f'<p class="flag"><b>{record["trades_over_holes"]:,} trades</b> span missing candles.</p>'
@@ -152,33 +142,41 @@ def _header(record: Mapping[str, Any], title: str) -> str:
     return (
         f"<header><h1>{escape(title)}</h1>"
         f"<p>{escape(span)} · {rows:,} bars ({share:.2%}) · {escape(sources)}</p></header>"
-        f'<p class="verdict"><span class="{tone}">{figures["net_pct"]:+.2%} net.</span> '
+        f'<p class="verdict"><span class="{tone}">{percent(figures["net_pct"])} net.</span> '
         f"{escape(verdict(figures))}</p>{flags}"
     )
 
 
-def _tiles(figures: Mapping[str, Any], first: float) -> str:
-    def share(value: float | None) -> str:
-        return "–" if value is None else f"{value:+.2%}"
+def percent(value: float | None) -> str:
+    """Return a fraction as percent with its sign, a dash where there is none."""
+    return "–" if value is None else f"{value:+.2%}".replace("-", "−")
+
+
+def _tiles(record: Mapping[str, Any], first: float) -> str:
+    figures = record["figures"]
+    unknown = sum(str(hole["reason"]).endswith("no funding rate") for hole in record["holes"])
 
     def plain(value: float | None, digits: int = 2) -> str:
-        return "–" if value is None else f"{value:,.{digits}f}"
+        return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
     between = f"{plain(figures.get('sharpe_low'), 1)} to {plain(figures.get('sharpe_high'), 1)}"
     tiles = [
-        (share(figures["net_pct"]), f"net of {first:,.0f}"),
-        (share(figures["gross"] / first), "gross, before costs"),
-        (share(-figures["fees"] / first), "fees"),
-        (share(figures["funding"] / first), "funding"),
+        (percent(figures["net_pct"]), f"net of {first:,.0f}"),
+        (percent(figures["gross"] / first), "gross, before costs"),
+        (percent(-figures["fees"] / first), "fees"),
+        (
+            percent(figures["funding"] / first),
+            f"funding, {unknown:,} rates unknown" if unknown else "funding",
+        ),
         (plain(figures.get("sharpe"), 1), f"Sharpe · 95 %: {between}"),
         (plain(figures.get("sortino"), 1), "Sortino"),
         (plain(figures.get("calmar"), 1), "Calmar"),
-        (share(-figures["max_drawdown_bars"]), "deepest drawdown"),
+        (percent(-figures["max_drawdown_bars"]), "deepest drawdown"),
         (f"{figures['trades']:,}", "closed trades"),
-        (share(figures.get("win_rate")).lstrip("+"), "of them won"),
+        (percent(figures.get("win_rate")).lstrip("+"), "of them won"),
         (plain(figures.get("profit_factor")), "profit factor"),
         (plain(figures.get("expectancy")), "expectancy, a trade"),
-        (share(figures.get("exposure")).lstrip("+"), "of bars in a position"),
+        (percent(figures.get("exposure")).lstrip("+"), "of bars in a position"),
         (plain(figures["turnover"] / first, 0), "times the balance traded"),
     ]
     shown = "".join(
@@ -188,24 +186,32 @@ def _tiles(figures: Mapping[str, Any], first: float) -> str:
 
 
 def _section(title: str, chart: str) -> str:
-    return f'<section><h2>{escape(title)}</h2><div id="{chart}"></div></section>'
+    # Twelve months do not fit a phone: they scroll.
+    place = f'<div id="{chart}"></div>'
+    held = f'<div class="scroll">{place}</div>' if chart == "months" else place
+    return f"<section><h2>{escape(title)}</h2>{held}</section>"
 
 
 def _pair(left: str, right: str) -> str:
     return f'<div class="two">{left}{right}</div>'
 
 
-def _extremes(trades: Mapping[str, Sequence[Any]]) -> str:
+def _extremes(trades: Mapping[str, Sequence[Any]], *, has_symbols: bool) -> str:
     order = sorted(range(len(trades["pnl"])), key=lambda row: float(trades["pnl"][row]))
     half = TRADES_SHOWN // 2
     shown = order if len(order) <= TRADES_SHOWN else [*order[:half], *order[-half:]]
+    sides = trades["side"]
+    if has_symbols:
+        sides = [f"{symbol} {side}" for symbol, side in zip(trades["symbol"], sides, strict=True)]
     rows = "".join(
-        f"<tr><td>{_minute(trades['entry_ts'][row])}</td><td>{escape(str(trades['side'][row]))}</td>"
-        f'<td class="n">{float(trades["quantity"][row]):g}</td><td class="n">{trades["entry"][row]:,.2f}</td>'
-        f'<td class="n">{_price(trades["exit"][row])}</td><td class="n">{float(trades["fee"][row]):,.2f}</td>'
+        f'<tr><td class="t">{_minute(trades["entry_ts"][row])}</td>'
+        f"<td>{escape(sides[row])}</td>"
+        f'<td class="n">{float(trades["quantity"][row]):g}</td>'
+        f'<td class="n">{_price(trades["entry"][row])}</td><td class="n">{_price(trades["exit"][row])}</td>'
+        f'<td class="n">{float(trades["fee"][row]):,.2f}</td>'
         f'<td class="n">{float(trades["funding"][row]):,.2f}</td>'
         f'<td class="n {"gain" if float(trades["pnl"][row]) > 0 else "loss"}">'
-        f"{float(trades['pnl'][row]):+,.2f}</td>"
+        f"{_signed(float(trades['pnl'][row]))}</td>"
         f"<td>{escape(str(trades['why_in'][row]))}</td><td>{escape(str(trades['why_out'][row]))}</td></tr>"
         for row in reversed(shown)
     )
@@ -223,7 +229,10 @@ def _extremes(trades: Mapping[str, Sequence[Any]]) -> str:
     )
     head = "".join(f"<th{' class=n' if 2 <= at <= 7 else ''}>{name}</th>" for at, name in enumerate(heads))
     note = "" if len(order) <= TRADES_SHOWN else f" of {len(order):,}; all of them are in trades.parquet"
-    return f"<section><h2>Best and worst trades{note}</h2><table><tr>{head}</tr>{rows}</table></section>"
+    return (
+        f'<section><h2>Best and worst trades{note}</h2><div class="scroll trades"><table>'
+        f"<tr>{head}</tr>{rows}</table></div></section>"
+    )
 
 
 def _data(record: Mapping[str, Any]) -> str:
@@ -254,7 +263,7 @@ def _terms(record: Mapping[str, Any]) -> str:
     terms = record["terms"]
     listed = "".join(f"<li>{escape(str(one))}</li>" for one in terms.get("assumptions", ()))
     money = {
-        "first balance": f"{terms['wallet']} {terms['asset']}",
+        "first balance": f"{float(terms['wallet']):,.10g} {terms['asset']}",
         "size": record["sizing"],
         "costs": record["costs"],
         "fills": "the next bar's open" if record["fill_model"] == "next_open" else "the close that decided",
@@ -290,8 +299,14 @@ def _rows(values: Mapping[str, Any]) -> str:
     return f"<table>{lines}</table>"
 
 
+def _signed(value: float) -> str:
+    return f"{value:+,.2f}".replace("-", "−")
+
+
 def _price(value: float | None) -> str:
-    return "open" if value is None else f"{value:,.2f}"
+    if value is None:
+        return "open"
+    return f"{value:,.2f}" if value >= _DEAR else f"{value:,.6g}"
 
 
 def _minute(ts_ms: int) -> str:

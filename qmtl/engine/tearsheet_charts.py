@@ -5,6 +5,7 @@ plotly.js. Times are UTC milliseconds; money is in the settle currency; shares a
 """
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ Figure = dict[str, Any]
 
 INK, GRID, PAPER = "#1d2733", "#e6eaf0", "#ffffff"
 GAIN, LOSS, ACCENT, MUTED = "#157f5b", "#c2402f", "#2457c5", "#8793a3"
+PLAIN = "#f7f8fa"
+"""Between gain and loss."""
 BANDS = ("#b07d1a", "#7a4fb5", "#2b8a9e", "#9a5a2b")
 MOST_POINTS = 2_400
 """A line of more points is drawn by the extremes of as many buckets: nothing that was seen disappears."""
@@ -28,13 +31,13 @@ CANDLES_MS = tuple(
 )
 
 
-def draw_equity(open_ms: Times, equity: Floats, benchmark: Floats, first: float) -> Figure:
-    """Draw equity beside holding the market, and below it how far equity is under its peak."""
+def draw_equity(open_ms: Times, equity: Floats, benchmark: Floats, first: float, *, of: str = "") -> Figure:
+    """Draw equity beside holding the market (`of`: which one), and below it the fall from its peak."""
     peak = np.maximum.accumulate(np.maximum(equity, first))
     fall = equity / peak - 1.0
     rows = thin(equity)
     data = [
-        _line(open_ms[rows], benchmark[rows], "buy and hold", MUTED, width=1, dash="dot"),
+        _line(open_ms[rows], benchmark[rows], f"buy and hold {of}".rstrip(), MUTED, width=1, dash="dot"),
         _line(open_ms[rows], equity[rows], "equity", ACCENT),
         {
             **_line(open_ms[rows], fall[rows], "drawdown", LOSS, width=1),
@@ -43,8 +46,8 @@ def draw_equity(open_ms: Times, equity: Floats, benchmark: Floats, first: float)
             "yaxis": "y2",
         },
     ]
-    layout = _layout(420, yaxis={"domain": [0.34, 1.0], "title": {"text": "equity"}})
-    layout["yaxis2"] = {**_AXIS, "domain": [0.0, 0.27], "tickformat": ".1%", "title": {"text": "drawdown"}}
+    layout = _layout(420, yaxis={**_MONEY, "domain": [0.34, 1.0], "title": _title("equity")})
+    layout["yaxis2"] = {**_AXIS, "domain": [0.0, 0.27], "tickformat": ".1%", "title": _title("drawdown")}
     layout["xaxis"] |= {"anchor": "y2"}
     return {"data": data, "layout": layout}
 
@@ -65,7 +68,7 @@ def draw_trades(
             "type": "candlestick",
             "name": "price",
             "x": _times(shown["open_ms"]),
-            **{name: shown[name].tolist() for name in ("open", "high", "low", "close")},
+            **{name: _plain(shown[name]) for name in ("open", "high", "low", "close")},
             "increasing": {"line": {"color": GAIN, "width": 1}},
             "decreasing": {"line": {"color": LOSS, "width": 1}},
             "showlegend": False,
@@ -74,8 +77,10 @@ def draw_trades(
     for (name, values), color in zip(lines.items(), BANDS, strict=False):
         data.append(_line(shown["open_ms"], values[rows], name, color, width=1))
     data += _marks(trades)
-    layout = _layout(460, yaxis={"title": {"text": "price"}})
-    layout["xaxis"] |= {"rangeslider": {"visible": False}}
+    layout = _layout(460, yaxis={**_MONEY, "title": _title("price")})
+    # From the first candle to the last, as the chart of equity above: marks would widen it.
+    ends = _times(candles["open_ms"][[0, -1]])
+    layout["xaxis"] |= {"rangeslider": {"visible": False}, "range": ends}
     return {"data": data, "layout": layout}
 
 
@@ -92,8 +97,10 @@ def draw_months(months: Mapping[str, float]) -> Figure:
             "z": grid,
             "zmin": -most,
             "zmax": most,
-            "colorscale": [[0, LOSS], [0.5, "#f7f8fa"], [1, GAIN]],
-            "text": [["" if value is None else f"{value:+.1%}" for value in row] for row in grid],
+            "colorscale": [[0, LOSS], [0.5, PLAIN], [1, GAIN]],
+            "text": [
+                ["" if value is None else f"{value:+.1%}".replace("-", "−") for value in row] for row in grid
+            ],
             "texttemplate": "%{text}",
             "hovertemplate": "%{y} %{x}: %{text}<extra></extra>",
             "showscale": False,
@@ -121,10 +128,10 @@ def draw_profits(profits: Floats) -> Figure:
             "hovertemplate": "%{x:.2f}: %{y} trades<extra></extra>",
         }
     ]
-    layout = _layout(300, yaxis={"title": {"text": "trades"}})
+    layout = _layout(300, yaxis={"title": _title("trades")})
     layout["xaxis"] = {
         **_AXIS,
-        "title": {"text": "profit of a trade"},
+        "title": _title("profit of a trade"),
         "zeroline": True,
         "zerolinecolor": INK,
     }
@@ -143,7 +150,7 @@ def draw_exposure(open_ms: Times, shares: Floats) -> Figure:
     ]
     return {
         "data": data,
-        "layout": _layout(240, yaxis={"tickformat": ".0%", "title": {"text": "share of equity"}}),
+        "layout": _layout(240, yaxis={"tickformat": ".0%", "title": _title("share of equity")}),
     }
 
 
@@ -155,8 +162,8 @@ def draw_costs(gross: float, fees: float, funding: float, net: float) -> Figure:
             "type": "waterfall",
             "x": ["gross", "fees", "funding", "net"],
             "y": steps,
-            "measure": ["absolute", "relative", "relative", "total"],
-            "text": [f"{step:+,.2f}" for step in steps],
+            "measure": ["relative", "relative", "relative", "total"],
+            "text": [f"{step:+,.2f}".replace("-", "−") for step in steps],
             "textposition": "outside",
             "cliponaxis": False,
             "connector": {"line": {"color": MUTED, "width": 1}},
@@ -166,7 +173,7 @@ def draw_costs(gross: float, fees: float, funding: float, net: float) -> Figure:
             "hovertemplate": "%{x}: %{y:,.2f}<extra></extra>",
         }
     ]
-    layout = _layout(300, yaxis=_ZERO)
+    layout = _layout(300, yaxis={**_ZERO, **_MONEY})
     layout["xaxis"] = {**_AXIS, "showgrid": False}
     return {"data": data, "layout": layout}
 
@@ -212,7 +219,14 @@ def join_candles(candles: Mapping[str, npt.NDArray[Any]]) -> tuple[dict[str, npt
 # --- pieces ----------------------------------------------------------------------------------------
 
 _ZERO: dict[str, Any] = {"zeroline": True, "zerolinecolor": INK}
+_MONEY: dict[str, Any] = {"tickformat": ",~r", "hoverformat": ",.2f"}
+"""Whole amounts: 9,900 and 10,000, where plotly would say 9.9k and 10k."""
 _AXIS: dict[str, Any] = {"gridcolor": GRID, "linecolor": GRID, "zeroline": False, "automargin": True}
+
+
+def _title(text: str) -> dict[str, Any]:
+    # With a distance of its own a title makes room: without one it lies on wide numbers.
+    return {"text": text, "standoff": 8}
 
 
 def _layout(height: int, *, yaxis: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,7 +236,7 @@ def _layout(height: int, *, yaxis: Mapping[str, Any]) -> dict[str, Any]:
         "paper_bgcolor": PAPER,
         "plot_bgcolor": PAPER,
         "font": {"family": "system-ui, sans-serif", "size": 12, "color": INK},
-        "legend": {"orientation": "h", "y": 1.06, "x": 0},
+        "legend": {"orientation": "h", "y": 1.01, "yanchor": "bottom", "x": 0, "itemsizing": "constant"},
         "hovermode": "x unified",
         "xaxis": {**_AXIS, "type": "date"},
         "yaxis": {**_AXIS, **yaxis},
@@ -232,6 +246,11 @@ def _layout(height: int, *, yaxis: Mapping[str, Any]) -> dict[str, Any]:
 def _times(open_ms: Times) -> list[str]:
     # Text that says UTC: numbers would be shown in the reader's own zone.
     return [str(one) for one in open_ms.astype("datetime64[ms]")]
+
+
+def _plain(values: Floats) -> list[float | None]:
+    # JSON knows no NaN: a gap is None.
+    return [None if isnan(value) else value for value in values.tolist()]
 
 
 def _line(
@@ -249,7 +268,7 @@ def _line(
         "mode": "lines",
         "name": name,
         "x": _times(open_ms),
-        "y": [None if value != value else value for value in values.tolist()],  # noqa: PLR0124 - NaN
+        "y": _plain(values),
         "line": {"color": color, "width": width, "dash": dash, "shape": shape},
     }
 
@@ -262,6 +281,8 @@ def _marks(trades: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     )
     count = len(trades["side"])
     size = 8 if count <= CROWD else 5 if count <= 5 * CROWD else 3
+    # In a throng the candles shine through.
+    opacity, edge = (1.0, 1) if count <= 5 * CROWD else (0.4, 0)
     marks = []
     for name, when, price, symbol, color in kinds:
         rows = [
@@ -283,7 +304,8 @@ def _marks(trades: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
                     "symbol": symbol,
                     "size": size,
                     "color": color,
-                    "line": {"width": 1, "color": color},
+                    "opacity": opacity,
+                    "line": {"width": 1 if name == "exit" else edge, "color": color},
                 },
                 # Among many trades the exits hide the candles; a click on their name shows them.
                 "visible": "legendonly" if name == "exit" and count > CROWD else True,

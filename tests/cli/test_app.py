@@ -25,6 +25,12 @@ def test_help_names_every_command_and_is_quick(home: Path) -> None:
     assert processor_s(code, environment(home)) < 5 * processor_s(STANDARD, environment(home))
 
 
+def test_lists_of_commands_are_not_cut_short(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["data"], ["report"], ["config"]):
+        app.run([*words, "--help"])
+        assert "..." not in capsys.readouterr().out.replace("[ARGS]...", "")
+
+
 def test_help_loads_nothing_heavy(home: Path) -> None:
     code = "import sys; from qmtl.cli.app import run; run(['--help'])"
     code += "; print(sorted(sys.modules), file=sys.stderr)"

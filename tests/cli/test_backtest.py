@@ -1,7 +1,11 @@
 """`qmtl new` and `qmtl backtest`: what is printed, what is kept, and one clear line for bad input."""
 
 import json
+import os
+import pty
 import re
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -13,7 +17,7 @@ import pytest
 from qmtl.cli.backtest import list_market
 from qmtl.runtime.sdk import Bars
 from qmtl.runtime.sdk.market_history import make_history
-from tests.cli.command import Answer, run_command
+from tests.cli.command import Answer, environment, run_command
 from tests.runtime.sdk.strategies import BAND_BREAK, walk
 
 HEAD = "from qmtl.runtime.sdk import Strategy\n\n\n"
@@ -168,6 +172,7 @@ def test_06_a_hole_under_a_trade_is_flagged_and_strict_refuses(place: Path) -> N
     strict = run_command(*words, "--strict", "--out", "elsewhere")
     assert strict.code == 2
     assert strict.error.startswith("error: 1 trade over missing candles: holes: 1 × not in holed.parquet")
+    assert strict.error.count("over missing candles") == 1
     assert not Path("elsewhere").exists()
     cut = run_command(
         *words,
@@ -177,6 +182,37 @@ def test_06_a_hole_under_a_trade_is_flagged_and_strict_refuses(place: Path) -> N
     )
     assert cut.code == 0, cut.error
     assert "over missing" not in cut.text
+
+
+def test_a_run_without_a_trade_says_what_its_bars_came_to(place: Path) -> None:
+    silent = BAND_BREAK.replace("ta.crosses_above(bars.close, upper)", "bars.close < 0")
+    (place / "band_break.py").write_text(
+        silent.replace("ta.crosses_below(bars.close, lower)", "bars.close < 0")
+    )
+    verdict = backtest().text.splitlines()[1]
+    assert re.search(r"^0 trades .* · \d+ bars warming up, 2,9\d\d bars no signal$", verdict), verdict
+
+
+def test_on_a_terminal_progress_is_shown_and_nothing_else_changes(place: Path) -> None:
+    """Off a terminal no bar is made: only this sees it."""
+    run_command("new", "band_break.py")
+    main, terminal = pty.openpty()
+    line = [sys.executable, "-c", "from qmtl.cli.app import main; main()", "backtest", "band_break.py"]
+    done = subprocess.run(
+        [*line, "--data", "candles.parquet"],
+        cwd=place,
+        env=environment(place) | {"TERM": "xterm"},
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        timeout=90,
+        check=False,
+    )
+    os.close(terminal)
+    shown = os.read(main, 100_000).decode()
+    os.close(main)
+    assert done.returncode == 0, shown
+    assert b"report: runs/" in done.stdout
+    assert "3,000/3,000 bars" in shown
 
 
 def test_01_without_a_file_the_store_is_read(place: Path) -> None:

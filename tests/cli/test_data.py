@@ -260,6 +260,8 @@ BAD: list[tuple[str, list[str]]] = [
     ("fetch BTCUSDT 1m --file empty.csv", ["empty.csv: no rows"]),
     ("fetch BTCUSDT 1m --file junk.parquet", ["junk.parquet: cannot be read"]),
     ("fetch BTCUSDT 1m --file low.csv --exchange Binance!", ["exchange 'Binance!'"]),
+    ("export BTCUSDT 1m none/out.csv", ["none/out.csv: there is no folder none"]),
+    ("fetch BTCUSDT 1m --since 1h --exchange foo", ["--exchange: 'foo' is not one ccxt knows"]),
     ("export BTCUSDT 1m out.xlsx", ["out.xlsx: expected .parquet, .feather, .csv or .csv.gz"]),
     ("coverage BTCUSDT", ["BTCUSDT: which timeframe?"]),
     ("verify BTCUSDT 9m", ["timeframe '9m' is not known"]),

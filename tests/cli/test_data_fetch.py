@@ -152,3 +152,17 @@ def test_01_funding_comes_with_the_candles(home: Path, exchange: str) -> None:
     assert body["holes"] == []
     assert body["coverage"] == {"BTCUSDT": 1.0}
     assert list((home / ".qmtl_seamless_store").rglob("funding/binanceusdm_BTC_USDT_USDT.parquet"))
+
+
+def test_a_backtest_names_the_test_venue_and_a_range_without_candles(home: Path, exchange: str) -> None:
+    address = {"QMTL_ACCOUNT__BASE_URL": exchange}
+    qmtl("new", "band_break.py", home=home)
+    words = ("backtest", "band_break.py", "--start", "2025-01-01", "--end", "2025-01-02")
+    empty = qmtl(*words, home=home, timeout_s=DEADLINE_S, **address)
+    assert empty.returncode == 2
+    told = "the exchange has no candles from 2025-01-01 00:00 to 2025-01-02 00:00"
+    assert empty.stderr == f"error: binanceusdm BTC/USDT:USDT 1m: {told}\n"
+    done = qmtl("backtest", "band_break.py", "--since", "1h", "--json", home=home, timeout_s=90, **address)
+    record = json.loads((home / json.loads(done.stdout)["run"] / "run.json").read_text())
+    host = exchange.removeprefix("http://")
+    assert record["data"][0]["source"] == f"binanceusdm at {host} (a test venue)"

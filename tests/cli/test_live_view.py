@@ -108,6 +108,7 @@ def test_a_fill_is_the_line_of_the_transcript() -> None:
             {"event": "StateChanged", "state": "HALTED", "who": "me", "why": "smoke"},
             "12:00:41 HALTED by me: smoke",
         ),
+        ({"event": "StateChanged", "state": "HALTED", "who": "me", "why": ""}, "12:00:41 HALTED by me"),
         (
             {"event": "FeedStateChanged", "stream": "user", "is_fresh": False, "reason": "silent"},
             "12:00:41 stale user: silent",
@@ -152,7 +153,7 @@ def test_the_status_page_tells_every_reason() -> None:
         "demo · dryrun · REDUCING · NOT READY",
         "REDUCING: max_daily_loss (by risk)",
         "position SHORT 0.010 BTCUSDT @ 60,012.3 · mark 60,000.0 · +0.12 · NO STOP 12 s · VENUE SAYS -0.020",
-        "10 closed bars: 9 no_signal, 1 entered",
+        "10 closed bars: 9 no signal, 1 entered",
         "last bar 12:00:41 entered",
         "limits max_daily_loss 50",
     ):

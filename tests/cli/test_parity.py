@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from qmtl.config import load
 from qmtl.core.event import BarClosed, OrderFilled, PriceUpdated
 from qmtl.core.fees import MakerTakerFeeModel
 from qmtl.core.order import Order
-from qmtl.engine.journal import SqliteJournal
+from qmtl.engine.journal import SqliteJournal, open_journal, read_events
 from qmtl.engine.parity_record import read_breaks, record_path
 from qmtl.engine.strategy import Context, SilentStrategy, StrategyPort
 from qmtl.engine.venue_models import TickSlippage, VenueModels
@@ -84,6 +85,18 @@ def test_an_unmodified_day_has_no_difference(place: Path, day: list[BarClosed]) 
     assert body["decisions"] == body["equal"] == DAY
     assert body["fills"] > 50
     assert lines == [f"1,440/1,440 decisions equal · {body['fills']:,} fills +0 tick (assumed 1)"]
+
+
+@pytest.mark.recorded
+def test_fills_told_again_after_a_reconnect_count_once(place: Path, day: list[BarClosed]) -> None:
+    dry_run(place / "desk.db", place / "band_break.py", ticked(day[: WARMUP + 300]))
+    whole = ask(place)
+    with closing(open_journal(place / "desk.db")) as db:
+        told = [event for _, event in read_events(db, place / "desk.db", 0) if isinstance(event, OrderFilled)]
+    journal = SqliteJournal(place / "desk.db", "again")
+    journal.extend(told[:3])
+    journal.close()
+    assert ask(place) == whole
 
 
 @pytest.mark.recorded

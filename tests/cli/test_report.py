@@ -1,7 +1,9 @@
 """`qmtl report`: from a run's folder to a page a browser draws, and runs side by side."""
 
 import json
+import re
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 
@@ -45,7 +47,8 @@ def test_a_run_becomes_a_page_and_two_stand_side_by_side(home: Path, runs: list[
     compared = qmtl("report", "compare", *runs, home=home)
     assert compared.returncode == 0, compared.stderr
     assert compared.stdout.startswith("window: 20, 30\n")
-    assert all(word in compared.stdout for word in (*runs, "net_pct", "profit_factor"))
+    assert all(word in compared.stdout for word in (*runs, "deepest drawdown", "profit factor"))
+    assert re.search(r"^net +[+−][\d.]+% +[+−][\d.]+%$", compared.stdout, re.MULTILINE)
     body = json.loads(qmtl("report", "compare", runs[0], runs[0], "--json", home=home).stdout)
     assert body["different"] == []
     assert body["figures"]["trades"][0] == body["figures"]["trades"][1] > 0
@@ -68,6 +71,10 @@ def test_bad_input_is_one_line(home: Path, runs: list[str]) -> None:
         done = qmtl("report", *arguments, home=home)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert words in done.stderr
+    (home / "runs" / "5a5a5a5a").mkdir()
+    (home / "runs" / "5a5a5a5a" / "sweep.jsonl").touch()
+    done = qmtl("report", "show", "5a5a", home=home)
+    assert (done.returncode, "5a5a: a sweep below runs" in done.stderr) == (2, True), done.stderr
     (home / "runs" / runs[0] / "trades.parquet").write_bytes(b"torn")
     done = qmtl("report", "show", runs[0], home=home)
     assert (done.returncode, "trades.parquet: cannot be read" in done.stderr) == (2, True), done.stderr
@@ -86,9 +93,20 @@ def test_a_browser_draws_every_chart(home: Path, runs: list[str]) -> None:
     assert done.returncode == 0, done.stderr
     picture = home / json.loads(done.stdout)["picture"]
     assert picture.read_bytes().startswith(b"\x89PNG")
-    page = (home / "runs" / runs[0] / "report.html").as_uri()
+    report = home / "runs" / runs[0] / "report.html"
+    page = report.as_uri()
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom"]
-    command = [browser, *flags, "--virtual-time-budget=8000", f"--user-data-dir={home / 'profile'}", page]
+    command = [browser, *flags, "--virtual-time-budget=8000", f"--user-data-dir={home / 'profile'}"]
+    command += ["--window-size=1200,900", page]
     drawn = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True).stdout
     assert 'data-drawn="yes"' in drawn
     assert drawn.count('class="main-svg"') >= 6
+    # The picture holds the whole page; a narrow window has nothing to scroll sideways.
+    height = int(re.findall(r'data-height="(\d+)"', drawn)[0])
+    assert struct.unpack(">II", picture.read_bytes()[16:24])[1] == pytest.approx(height, abs=40)
+    probe = "<script>document.title=document.documentElement.scrollWidth+' of '+innerWidth</script>"
+    report.write_text(report.read_text("utf-8").replace("</body>", f"{probe}</body>"), "utf-8")
+    narrow = [*command[:-2], "--window-size=500,900", page]
+    drawn = subprocess.run(narrow, capture_output=True, text=True, timeout=90, check=True).stdout
+    wide, window = re.findall(r"<title>(\d+) of (\d+)</title>", drawn)[0]
+    assert int(wide) <= int(window) == 500

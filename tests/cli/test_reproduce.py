@@ -80,3 +80,29 @@ def test_bad_input_is_one_line(home: Path, run: str) -> None:
         assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert words in done.stderr
     assert qmtl("reproduce", run, "--data", "moved.parquet", home=home, timeout_s=90).returncode == 0
+
+
+def test_funding_is_part_of_a_run_and_of_its_repetition(home: Path, run: str) -> None:
+    """Two runs that differ in their rates are two runs; the rates of the command are read again."""
+    times = pl.read_parquet(home / "candles.parquet")["date"]
+    slots = pl.datetime_range(times[0], times[-1], "1h", eager=True, time_unit="ms", time_zone="UTC")
+    rates = pl.DataFrame({"date": slots}).filter(pl.col("date").dt.hour() % 8 == 0)
+    zeros = {name: [0.0] * rates.height for name in ("high", "low", "close", "volume")}
+    rates.with_columns(open=pl.lit(0.01), **{n: pl.Series(v) for n, v in zeros.items()}).write_ipc(
+        home / "rates.feather"
+    )
+    given = ("--data", "candles.parquet", "--fee", "0.05%", "-p", "window=25", "--json")
+    paid = qmtl("backtest", "band_break.py", *given, "--funding", "rates.feather", home=home, timeout_s=90)
+    assert paid.returncode == 0, paid.stderr
+    name = Path(json.loads(paid.stdout)["run"]).name
+    assert name != run
+    done = qmtl("reproduce", name, home=home, timeout_s=90)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    (home / "rates.feather").rename(home / "moved.feather")
+    moved = qmtl("reproduce", name, home=home)
+    assert (moved.returncode, moved.stderr) == (
+        2, "error: rates.feather: the run's funding rates are not there\n",
+    )  # fmt: skip
+    pl.read_ipc(home / "moved.feather").with_columns(open=pl.lit(0.02)).write_ipc(home / "rates.feather")
+    other = qmtl("reproduce", name, home=home, timeout_s=90)
+    assert "funding BTCUSDT: sha256:" in other.stdout

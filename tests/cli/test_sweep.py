@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -113,6 +114,37 @@ def test_a_sweep_killed_by_sigkill_goes_on_when_it_is_run_again(place: Path) -> 
     again = sweep(*SETS)
     assert "going on from 4 sets" in again.error
     assert "6 sets × 2 splits" in again.text
+
+
+def test_a_sweep_with_other_funding_rates_is_another_sweep(place: Path) -> None:
+    """Rows that were counted without funding must not be taken for rows with it."""
+    opens = pl.read_parquet(place / "candles.parquet")["open_ms"]
+    slot_ms = 8 * 3_600_000
+    slots = [ms for ms in opens.to_list() if ms % slot_ms == 0]
+    columns = dict.fromkeys(("high", "low", "close", "volume"), 0.0)
+    rates = pl.DataFrame({"open_ms": slots, "open": 0.01, **columns})
+    rates.write_parquet(place / "rates.parquet")
+    words = (*SETS, "--json")
+    without = json.loads(sweep(*words).text)
+    paid = json.loads(sweep(*words, "--funding", "rates.parquet").text)
+    assert paid["sweep"] != without["sweep"]
+    assert paid["map"] != without["map"]
+
+
+def test_ctrl_c_leaves_one_line_and_no_traceback(place: Path) -> None:
+    words = ("-p", "window=10:60:1", "-p", "inner=0.5:2.5:0.02", "--splits", "2", "--workers", "2")
+    with start("sweep", "band_break.py", "--data", "candles.parquet", *words, home=place) as process:
+        for _ in range(600):
+            rows = [file.read_text().count("\n") for file in place.glob("runs/*/sweep.jsonl")]
+            if (rows and rows[0] > 20) or process.poll() is not None:
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert re.fullmatch(
+        r"finished sets are kept in runs/\w+/sweep\.jsonl; the same command goes on from there\n", error
+    )
 
 
 def moments(place: Path, *rows: int) -> list[str]:
@@ -241,6 +273,7 @@ def test_optuna_searches_the_same_space(place: Path) -> None:
         (("--splits", "0"), "splits 0"),
         (("--splits", "2000"), "2,500 bars are too few for 2000 splits"),
         (("--engine", "dask"), "--engine: found 'dask', expected local or ray"),
+        (("--trials", "0"), "--trials: found 0, expected a number >= 1"),
         (("--sampler", "random"), "--sampler: found 'random', expected grid or optuna"),
         (("--symbol", "BTC?"), "symbol"),
         (("--symbol", "BTCUSDT", "--symbol", "ETHUSDT"), "a sweep trades one symbol, found BTCUSDT, ETHUSDT"),
@@ -267,4 +300,4 @@ def test_a_strategy_without_signals_is_refused(place: Path) -> None:
     )
     answer = sweep()
     assert (answer.code, answer.text) == (2, "")
-    assert "Grid has no signals(bars)" in answer.error
+    assert answer.error == "error: band_break.py: Grid has no signals(bars); only those are swept"

@@ -9,13 +9,16 @@ import pytest
 
 from qmtl.engine.tearsheet import render_tearsheet, verdict
 from qmtl.engine.tearsheet_charts import (
+    BANDS,
     MOST_CANDLES,
     MOST_POINTS,
     draw_costs,
     draw_months,
+    draw_trades,
     join_candles,
     thin,
 )
+from qmtl.engine.tearsheet_style import SCRIPT
 
 DAY_MS = 86_400_000
 ROWS = 400
@@ -46,12 +49,13 @@ def make_record(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def render(**changes: Any) -> str:
-    bars = dict.fromkeys(("open", "high", "low", "close"), CLOSE)
-    own = {"open_ms": OPEN_MS, "equity": 1000 + CLOSE, "position": np.zeros(ROWS), "upper": CLOSE + 1}
+def render(close: Any = CLOSE, **changes: Any) -> str:
+    bars = dict.fromkeys(("open", "high", "low", "close"), close)
+    own = {"open_ms": OPEN_MS, "equity": 1000 + CLOSE, "notional": np.zeros(ROWS), "upper": CLOSE + 1}
     trades: dict[str, list[Any]] = {
-        "entry_ts": [0, DAY_MS], "exit_ts": [DAY_MS, None], "side": ["long", "short"], "quantity": [1.0, 1.0],
-        "entry": [100.0, 101.0], "exit": [99.0, None], "fee": [2.0, 2.0], "funding": [0.0, 0.0],
+        "symbol": ["BTCUSDT", "ETHUSDT"], "entry_ts": [0, DAY_MS], "exit_ts": [DAY_MS, None],
+        "side": ["long", "short"], "quantity": [1.0, 1.0],
+        "entry": [100.0, 4.2551], "exit": [99.0, None], "fee": [2.0, 2.0], "funding": [0.0, 0.0],
         "pnl": [-3.0, 0.5], "why_in": ["up", "down"], "why_out": ["stop", ""],
     }  # fmt: skip
     return render_tearsheet(make_record(**changes), bars | own, trades, script="/* plotly */")
@@ -77,12 +81,35 @@ def test_the_page_needs_nothing_from_outside_and_text_stays_text() -> None:
     ]  # fmt: skip
 
 
+def test_a_market_that_begins_later_leaves_a_gap() -> None:
+    """Of several symbols the first need not have a candle at every time of the run."""
+    late = np.where(np.arange(ROWS) < 30, np.nan, CLOSE)
+    drawn = figures_of(render(late))
+    benchmark, candles = drawn["equity"]["data"][0]["y"], drawn["trades"]["data"][0]["close"]
+    assert (benchmark[29], benchmark[30]) == (None, 1_000.0)
+    assert (candles[29], candles[30]) == (None, CLOSE[30])
+
+
+def test_one_market_of_several_is_drawn_and_named() -> None:
+    one = make_record()["data"][0]
+    assert "<td>long</td>" in render()
+    page = render(data=[one, one | {"symbol": "ETHUSDT", "start_ms": -3 * DAY_MS}])
+    drawn = figures_of(page)
+    assert [trace["name"] for trace in drawn["trades"]["data"][2:]] == ["long (1)", "short (0)", "exit (1)"]
+    assert drawn["equity"]["data"][0]["name"] == "buy and hold BTCUSDT"
+    for words in ("<h2>Trades · BTCUSDT</h2>", "<td>ETHUSDT short</td>", "1969-12-29 to", "4.2551"):
+        assert words in page
+
+
 def test_what_must_be_said_is_said() -> None:
     page = render(other_path={"path": "ohlc", "figures": {"net_pct": 0.01}})
-    for words in ("-0.30% net", "Costs eat the profit", "INTRABAR ASSUMED", "span missing candles",
+    for words in ("−0.30% net", "Costs eat the profit", "INTRABAR ASSUMED", "span missing candles",
                   "qmtl reproduce 7f3a0000", "sha256:9c1e", "band_break.py"):  # fmt: skip
         assert words in page
     assert "SYNTHETIC" not in page
+    assert "rates unknown" not in page
+    unknown = [{"start_ms": 0, "end_ms": DAY_MS, "reason": "BTCUSDT: no funding rate"}] * 2
+    assert "<span>funding, 2 rates unknown</span>" in render(holes=unknown)
     synthetic = make_record()["data"][0] | {"source": "synthetic, seed 7"}
     assert "SYNTHETIC" in render(data=[synthetic])
 
@@ -90,7 +117,8 @@ def test_what_must_be_said_is_said() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"trades": 0}, "No trade"),
+        ({"trades": 0}, "No trade was made"),
+        ({"trades": 0, "open_trades": 1, "net": 3.0}, "No trade was closed"),
         ({"net": -3.0, "gross": -1.0}, "even before costs"),
         ({"net": 3.0, "sharpe_low": -0.1}, "may be luck"),
         ({"net": 3.0, "sharpe_low": None}, "may be luck"),
@@ -129,5 +157,28 @@ def test_months_stand_in_their_cells_and_costs_add_up() -> None:
     heat = months["data"][0]
     assert heat["y"] == ["2026", "2025"]
     assert (heat["z"][0][0], heat["z"][1][4], heat["z"][0][1]) == (-0.2, 0.1, None)
-    steps = draw_costs(1.0, 4.0, -0.5, -3.5)["data"][0]["y"]
-    assert sum(steps[:3]) == steps[3]
+    bars = draw_costs(1.0, 4.0, -0.5, -3.5)["data"][0]
+    assert sum(bars["y"][:3]) == bars["y"][3]
+    # A gross profit is drawn as a gain, whatever costs make of it.
+    assert bars["measure"] == ["relative", "relative", "relative", "total"]
+
+
+def test_every_colour_of_the_charts_has_one_for_a_dark_screen() -> None:
+    """What is left as it is must be told apart on both: the lines of a strategy."""
+    drawn = json.dumps(figures_of(render()))
+    kept = set(re.findall("#[0-9a-f]{6}", drawn)) - set(BANDS)
+    assert kept == set(json.loads(re.search(r"dark=({.*?});", SCRIPT)[1]))  # type: ignore[index]
+
+
+def test_candles_shine_through_a_throng_of_marks() -> None:
+    candles = dict.fromkeys(("open", "high", "low", "close"), CLOSE) | {"open_ms": OPEN_MS}
+    for count, opacity in ((10, 1.0), (2_000, 0.4)):
+        trades: dict[str, list[Any]] = {
+            "entry_ts": [0] * count, "exit_ts": [DAY_MS] * count, "side": ["long"] * count,
+            "entry": [100.0] * count, "exit": [99.0] * count,
+            "why_in": ["up"] * count, "why_out": ["stop"] * count,
+        }  # fmt: skip
+        drawn = draw_trades(candles, trades, {})
+        assert drawn["data"][1]["marker"]["opacity"] == opacity
+        first, last = (str(one) for one in OPEN_MS[[0, -1]].astype("datetime64[ms]"))
+        assert drawn["layout"]["xaxis"]["range"] == [first, last]

@@ -1,6 +1,7 @@
 """The page of a run on disk: read from its folder, written as `report.html` into it, drawn as a picture."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,7 +16,8 @@ from qmtl.runtime.io.run_record import EQUITY, TRADES, RunNotFoundError, read_ru
 
 PAGE, PICTURE = "report.html", "report.png"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_PICTURE_SIZE = "1200,3100"
+_WIDTH = 1_200
+_HEIGHT = re.compile(r'data-height="(\d+)"')
 _BROWSER_S = 60.0
 
 
@@ -43,23 +45,31 @@ def write_picture(page: Path) -> Path:
     if browser is None:
         raise BrowserError("--png needs Chromium on PATH; found none of " + ", ".join(_BROWSERS))
     picture = page.with_name(PICTURE)
+    picture.unlink(missing_ok=True)
+    # Chromium draws what its window holds: first it says how long the page is.
+    told = _browse(browser, page, 900, "--dump-dom")
+    height = _HEIGHT.search(told.stdout)
+    if height is not None:
+        told = _browse(browser, page, int(height[1]), f"--screenshot={picture}")
+    if not picture.is_file():
+        last = (told.stderr.strip().splitlines() or ["no message"])[-1]
+        raise BrowserError(f"{browser} drew nothing (exit {told.returncode}): {last}")
+    return picture
+
+
+def _browse(browser: str, page: Path, height: int, task: str) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory(prefix="qmtl-page-", ignore_cleanup_errors=True) as profile:
         command = [browser, "--headless", "--disable-gpu", "--disable-quic", "--no-first-run"]
         command += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
         command += ["--hide-scrollbars", "--virtual-time-budget=8000", f"--user-data-dir={profile}"]
         command += ["--no-sandbox"] if os.geteuid() == 0 else []
-        command += [f"--window-size={_PICTURE_SIZE}", f"--screenshot={picture}", page.resolve().as_uri()]
-        picture.unlink(missing_ok=True)
+        command += [f"--window-size={_WIDTH},{height}", task, page.resolve().as_uri()]
         try:
-            done = subprocess.run(  # noqa: S603 - a browser found on PATH, on a page of ours
+            return subprocess.run(  # noqa: S603 - a browser found on PATH, on a page of ours
                 command, capture_output=True, text=True, timeout=_BROWSER_S, check=False
             )
         except subprocess.TimeoutExpired:
             raise BrowserError(f"{browser} drew nothing within {_BROWSER_S:.0f} s") from None
-    if not picture.is_file():
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BrowserError(f"{browser} drew nothing (exit {done.returncode}): {last}")
-    return picture
 
 
 def _read(path: Path) -> Any:
@@ -77,7 +87,10 @@ def _read(path: Path) -> Any:
 def _columns(bars: Mapping[str, Any]) -> dict[str, Any]:
     """Name columns as the page wants them; with several symbols only closes are kept, and they stand in."""
     close = bars["close"]
-    own = {"open_ms": bars["ts"], "close": close, "equity": bars["equity"], "position": bars["position"]}
+    others = [name.removeprefix("close_") for name in bars if name.startswith("close_")]
+    held = [bars["position"] * close, *(bars[f"position_{one}"] * bars[f"close_{one}"] for one in others)]
+    own = {"open_ms": bars["ts"], "close": close, "equity": bars["equity"]}
+    own["notional"] = np.nansum(held, axis=0)
     for name in ("open", "high", "low"):
         own[name] = bars.get(name, close)
     lines = {name.removeprefix("plot_"): line for name, line in bars.items() if name.startswith("plot_")}

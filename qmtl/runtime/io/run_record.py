@@ -132,6 +132,8 @@ def find_run(name: str, directory: Path) -> Path:
     found = sorted(path.parent for path in directory.glob(f"{name}*/{RUN}"))
     if len(found) == 1:
         return found[0]
+    if not found and any(directory.glob(f"{name}*/sweep.jsonl")):
+        raise RunNotFoundError(f"{name}: a sweep below {directory}; this takes a run of qmtl backtest")
     several = f"; {', '.join(path.name for path in found)} begin so" if found else ""
     raise RunNotFoundError(f"run {name}: not found below {directory}{several}")
 

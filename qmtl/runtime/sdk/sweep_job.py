@@ -176,8 +176,8 @@ def check_face(source: StrategySource) -> None:
     """Raise StrategyError unless the kernel can run this strategy: signals, decided at closes."""
     cls = source.cls
     if cls.face() != "signals":
-        raise StrategyError(f"{source.label}: {cls.__name__} has no signals(bars); only those are swept")
+        raise StrategyError(f"{cls.__name__} has no signals(bars); only those are swept")
     if cls.decide_on != "close":
-        raise StrategyError(f"{source.label}: {cls.__name__} decides on ticks; only closes are swept")
+        raise StrategyError(f"{cls.__name__} decides on ticks; only closes are swept")
     if len(cls.symbols) > 1:
-        raise StrategyError(f"{source.label}: {cls.__name__} trades {len(cls.symbols)} symbols; one is swept")
+        raise StrategyError(f"{cls.__name__} trades {len(cls.symbols)} symbols; one is swept")

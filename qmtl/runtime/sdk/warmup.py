@@ -100,7 +100,8 @@ def _measure(strategy: Strategy, symbols: Sequence[str], *, is_rough: bool) -> t
             return whole, found
         count *= 4
     raise StrategyError(
-        f"{type(strategy).__name__}: signals depend on more than {_LARGEST // 2:,} bars; ta kernels do not"
+        f"{type(strategy).__name__}: signals depend on bars to come, or on more than {_LARGEST // 2:,} past"
+        " ones; ta kernels do neither"
     )
 
 

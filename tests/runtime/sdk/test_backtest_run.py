@@ -185,6 +185,8 @@ def test_02_6_several_symbols_decide_on_the_same_minute() -> None:
     # ETH behind at minute 1: bought at 2, left at 3 after minute 2; BTC behind at minute 2: bought at 3.
     assert fills == [("ETHUSDT", 2, START + 3 * MINUTE)]
     assert [(t.symbol, t.entry) for t in result.open_trades] == [("BTCUSDT", 90.0)]
+    # Held at the closes of minutes 2 (ETH), 3 and 4 (BTC).
+    assert result.figures()["exposure"] == 3 / 5
     decisions = [
         (e.symbol, (e.open_ms - START) // MINUTE, str(e.reason))
         for e in events_of(result)
@@ -224,7 +226,7 @@ def test_warmup_is_measured_from_both_faces_of_a_signal() -> None:
             mean: Any = np.cumsum(bars.close) / np.arange(1, len(bars) + 1)
             return Signals(long=bars.close > mean, plot={"mean": mean})
 
-    with pytest.raises(ValueError, match="Endless: signals depend on more than 65,536 bars"):
+    with pytest.raises(ValueError, match="signals depend on bars to come, or on more than 65,536 past"):
         measure_warmup(Endless())
 
 
