@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from qmtl.core.fees import MakerTakerFeeModel
 from qmtl.core.instrument import Instrument
@@ -328,6 +329,16 @@ def test_where_a_position_is_liquidated_goes_by_its_own_size() -> None:
         run(market, columns, large)
     small = Conditions(wallet=Decimal(30_000_000), leverage=20, sizing=Sizing("notional", Decimal(10_000)))
     check_equal(candles, columns, small)
+
+
+def test_steps_of_money_so_fine_that_the_ladder_leaves_64_bits() -> None:
+    dust = structs.replace(
+        COIN, tick_size=Decimal("1E-8"), lot_size=Decimal("0.001"), min_quantity=Decimal("0.001"),
+        max_quantity=Decimal(10**11), market_max_quantity=Decimal(10**11),
+    )  # fmt: skip
+    candles = walk(5, 80, step=0.004, price=1.2e-5, tick=1e-8)
+    conditions = Conditions(sizing=Sizing("equity", Decimal("0.1")), slippage_ticks=1)
+    assert len(check_equal(candles, draw_columns(5, 80, 0.2), conditions, dust, stop=0.01).trades) > 5
 
 
 @pytest.mark.parametrize(
