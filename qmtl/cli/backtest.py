@@ -3,6 +3,8 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
+from math import ceil, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -49,6 +51,10 @@ ExcludeOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse a result with a trade over missing candles.")
 ]
+
+
+_ENOUGH = 1_000_000
+"""Quote units: a limit that is only assumed must not refuse what an ordinary account trades."""
 
 
 def register(app: typer.Typer) -> None:
@@ -208,12 +214,25 @@ def check_cuts(histories: "Mapping[str, MarketHistory]", cuts: Sequence[tuple[in
 
 
 def list_market(symbol: str, history: "MarketHistory") -> "Instrument":
-    """Return the contract of a symbol, unknown steps from the decimals of its candles."""
+    """Return the contract of a symbol, unknown steps from the decimals of its candles.
+
+    What a venue takes at most of a symbol is not in its candles: where nobody published it, at least the base
+    units that are worth _ENOUGH quote units are taken.
+    """
+    from msgspec.structs import replace
+
     from qmtl.core.instrument import list_instrument
 
     bars = history.bars
     with naming_symbol(symbol):
-        return list_instrument(symbol, _decimals(bars.close[:500]), _decimals(bars.volume[:500]))
+        found = list_instrument(symbol, _decimals(bars.close[:500]), _decimals(bars.volume[:500]))
+        # Published steps are what they are, whatever the candles look like.
+        is_published = list_instrument(symbol, 0, 0) == list_instrument(symbol, 1, 1)
+    if is_published:
+        return found
+    # A power of ten: another stretch of the same market is the same contract.
+    units = max(found.market_max_quantity, Decimal(10) ** ceil(log10(_ENOUGH / float(bars.close.min()))))
+    return replace(found, market_max_quantity=units, max_quantity=max(found.max_quantity, units))
 
 
 @contextmanager
@@ -226,8 +245,6 @@ def naming_symbol(symbol: str) -> Iterator[None]:
 
 
 def _decimals(values: Any) -> int:
-    from decimal import Decimal
-
     # A float below 0.0001 is written with an exponent: its decimals are not what stands behind the point.
     steps = [int(Decimal(repr(value)).normalize().as_tuple().exponent) for value in values.tolist()]
     return min(8, max(0, -min(steps, default=0)))

@@ -238,7 +238,7 @@ class KernelMarket:
             target=0,
             sizing=kinds[sizing.kind],
             size=size,
-            max_value=int(max(caps) / self.money_step),
+            max_value=min(int(max(caps) / self.money_step), _LARGEST),
             ruin_long=long_ruin,
             ruin_short=short_ruin,
             window=sizing.window,

@@ -96,10 +96,11 @@ def square_returns(close: Floats) -> Floats:
 
 @njit(cache=True, nogil=True)
 def _portion(value: int, fraction: int) -> tuple[int, int]:
-    """Return quotient and remainder of value x fraction / 1e18, for 0 <= value < 9e9 and fraction < 1e18."""
-    low = (fraction % BILLION) * value
-    high = (fraction // BILLION) * value + low // BILLION
-    return high // BILLION, (high % BILLION) * BILLION + low % BILLION
+    """Return quotient and remainder of value x fraction / 1e18, both from 0 to below 4e18 and 1e18."""
+    high, low = value // BILLION, value % BILLION
+    tall, short = fraction // BILLION, fraction % BILLION
+    middle = high * short + low * tall + low * short // BILLION
+    return high * tall + middle // BILLION, middle % BILLION * BILLION + low * short % BILLION
 
 
 @njit(cache=True, nogil=True)
@@ -247,11 +248,10 @@ def _sized(row: int, price: int, equity: int, squares: Floats, terms: Terms) -> 
 @njit(cache=True, nogil=True)
 def _is_taken(lots: int, price: int, wallet: int, terms: Terms) -> bool:
     """Tell whether a flat account can open `lots` at market price `price`."""
-    if abs(lots) > terms.max_lots:
-        return False
     value = abs(lots) * price * terms.value
+    fits = abs(lots) <= terms.max_lots and terms.min_value <= value <= terms.max_value
     # Divided, not multiplied: a large wallet times its leverage leaves 64 bits.
-    return terms.min_value <= value <= terms.max_value and -(-value // terms.leverage) <= wallet
+    return fits and -(-value // terms.leverage) <= wallet
 
 
 @njit(cache=True, nogil=True)

@@ -259,6 +259,20 @@ def test_06_an_event_strategy_that_fails_names_its_line(place: Path) -> None:
     assert "limt" in answer.error
 
 
+def test_a_cheap_coin_is_traded_like_any_other(place: Path) -> None:
+    """What a venue takes at most is not in candles: of half a cent a tenth of 10,000 is 200,000 units."""
+    run_command("new", "band_break.py")
+    frame = pl.read_parquet(place / "candles.parquet")
+    prices = [(pl.col(name) / 60_000 * 0.005).round(7) for name in ("open", "high", "low", "close")]
+    frame.with_columns(prices).write_parquet(place / "cheap.parquet")
+    done = run_command(
+        "backtest", "band_break.py", "--symbol", "CHEAPUSDT", "--data", "cheap.parquet", "--json"
+    )
+    figures = json.loads(done.text)["figures"]
+    assert figures["trades"] > 100
+    assert figures["gates"] == {}
+
+
 def test_a_price_below_a_ten_thousandth_has_the_tick_it_is_written_with() -> None:
     """Floats that small are written with an exponent: 1.234e-05 has eight decimals and not seven."""
     for prices, tick in (

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from qmtl.core.fees import MakerTakerFeeModel
 from qmtl.core.instrument import Instrument
@@ -40,6 +41,10 @@ COIN = Instrument(
     symbol="COINUSDT", base="COIN", quote="USDT", settle="USDT",
     tick_size=Decimal("0.00001"), lot_size=Decimal(1), min_quantity=Decimal(1),
     max_quantity=Decimal(10_000_000), market_max_quantity=Decimal(5_000_000), min_notional=Decimal(5),
+)  # fmt: skip
+DUST = structs.replace(
+    COIN, tick_size=Decimal("1E-8"), lot_size=Decimal("0.001"), min_quantity=Decimal("0.001"),
+    max_quantity=Decimal(10**11), market_max_quantity=Decimal(10**11),
 )  # fmt: skip
 SIZES = {
     "quantity": "quantity",
@@ -328,6 +333,28 @@ def test_where_a_position_is_liquidated_goes_by_its_own_size() -> None:
         run(market, columns, large)
     small = Conditions(wallet=Decimal(30_000_000), leverage=20, sizing=Sizing("notional", Decimal(10_000)))
     check_equal(candles, columns, small)
+
+
+def test_steps_of_money_so_fine_that_the_ladder_leaves_64_bits() -> None:
+    candles = walk(5, 80, step=0.004, price=1.2e-5, tick=1e-8)
+    conditions = Conditions(sizing=Sizing("equity", Decimal("0.1")), slippage_ticks=1)
+    assert len(check_equal(candles, draw_columns(5, 80, 0.2), conditions, DUST, stop=0.01).trades) > 5
+
+
+def test_funding_of_more_lots_than_nine_billion_is_exact() -> None:
+    candles = walk(6, 60, step=0.004, price=1.2e-5, tick=1e-8)
+    candles = candles._replace(
+        open_ms=candles.open_ms[0] // FUNDING_MS * FUNDING_MS + np.arange(60) * 900_000
+    )
+    slots = np.unique(candles.open_ms // FUNDING_MS)
+    rates = np.array([0.000123456789] * slots.size)
+    conditions = Conditions(wallet=Decimal(10**6), sizing=Sizing("equity", Decimal("0.5")))
+    paid = {int(slot): Rate(int(slot) * FUNDING_MS, rates[0]) for slot in slots}
+    trades, equity = run_tier_1(candles, at(60, long=[0]), conditions, DUST, 0.0, 0.0, paid)
+    market = KernelMarket(candles, DUST, Funding(slots * FUNDING_MS, rates, rates * np.nan))
+    found = run(market, at(60, long=[0]), conditions)
+    assert trades[0].quantity / DUST.lot_size > 9 * 10**9
+    assert (rows_of_kernel(found), equity_of_kernel(found)) == (trades, equity)
 
 
 @pytest.mark.parametrize(

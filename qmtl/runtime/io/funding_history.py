@@ -16,11 +16,12 @@ from qmtl.runtime.io.history_file import read_rates, write_rows
 from qmtl.runtime.io.request_lane import FaultJudge
 from qmtl.runtime.sdk import runtime
 from qmtl.runtime.sdk.history import InvalidPayloadError
-from qmtl.runtime.sdk.market_history import Funding, slots_between
+from qmtl.runtime.sdk.market_history import Funding, slots_between, sum_by_slot
 
 PAGE = 1_000
 """Rates asked for at once: 333 days."""
 _MOST_PAGES = 100
+_MINUTE_MS = 60_000
 
 
 class _Rate(msgspec.Struct):
@@ -44,7 +45,7 @@ def read_funding(folder: Path, exchange: str, symbol: str) -> dict[int, Funding]
         return None
     rows = read_rates(path)
     pairs = zip(rows["open_ms"].to_list(), rows["open"].to_list(), strict=True)
-    return {ts // FUNDING_MS: Funding(ts, rate) for ts, rate in pairs}
+    return {slot: Funding(slot * FUNDING_MS, rate) for slot, rate in sum_by_slot(pairs).items()}
 
 
 class RateSource(FaultJudge, Protocol):
@@ -118,7 +119,7 @@ async def fetch_funding(source: RateSource, symbol: str, span_ms: tuple[int, int
         return 0
     finally:
         await source.close()
-    new = {at: rate for at, rate in found.items() if at // FUNDING_MS not in known}
+    new = {at: rate for at, rate in found.items() if not sum_by_slot([(at, rate)]).keys() & known.keys()}
     if new:
         kept = {one.ts_ms: one.rate for one in known.values()} | new
         rows = sorted(kept.items())
@@ -130,9 +131,9 @@ async def fetch_funding(source: RateSource, symbol: str, span_ms: tuple[int, int
 
 
 async def _ask(source: RateSource, symbol: str, first_ms: int, last_ms: int) -> dict[int, float]:
-    """Page through the history from `first_ms` to `last_ms`."""
+    """Page through what falls due after the slot before `first_ms`, up to `last_ms`."""
     found: dict[int, float] = {}
-    since = first_ms
+    since = first_ms - FUNDING_MS + _MINUTE_MS
     for _ in range(_MOST_PAGES):
         try:
             rows = await source.fetch_rates(symbol, since, PAGE)
@@ -142,11 +143,8 @@ async def _ask(source: RateSource, symbol: str, first_ms: int, last_ms: int) -> 
             fault = source.judge(error)
             raise fault.kind(f"{source.exchange_id} {symbol} funding rates: {fault.reason}") from error
         # The times of some exchanges are a few milliseconds late.
-        page = {
-            at // FUNDING_MS * FUNDING_MS: rate
-            for at, rate in rows
-            if at // FUNDING_MS * FUNDING_MS <= last_ms
-        }
+        minutes = [(at // _MINUTE_MS * _MINUTE_MS, rate) for at, rate in rows]
+        page = {at: rate for at, rate in minutes if at <= last_ms}
         found |= page
         newest = max(page, default=since)
         if newest >= last_ms or newest <= since or len(rows) < 2:

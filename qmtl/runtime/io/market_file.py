@@ -8,7 +8,13 @@ from qmtl.core.bar import BarError
 from qmtl.core.interval import FUNDING_MS
 from qmtl.runtime.io.history_file import Unit, read_candles, read_rates
 from qmtl.runtime.sdk.bars import Bars
-from qmtl.runtime.sdk.market_history import Funding, MarketHistory, check_bars, make_history
+from qmtl.runtime.sdk.market_history import (
+    Funding,
+    MarketHistory,
+    check_bars,
+    make_history,
+    sum_by_slot,
+)
 
 
 def load_history(
@@ -47,11 +53,13 @@ def load_funding(rates: Path | None, marks: Path | None = None) -> dict[int, Fun
     """
     if rates is None:
         return None
-    known = {} if marks is None else dict(_slots(marks))
-    return {slot: Funding(slot * FUNDING_MS, rate, known.get(slot)) for slot, rate in _slots(rates)}
+    known: dict[int, float] = {}
+    for ts_ms, mark in [] if marks is None else _rows(marks):
+        known.setdefault(ts_ms // FUNDING_MS, mark)
+    due = sum_by_slot(_rows(rates))
+    return {slot: Funding(slot * FUNDING_MS, rate, known.get(slot)) for slot, rate in due.items()}
 
 
-def _slots(path: Path) -> list[tuple[int, float]]:
+def _rows(path: Path) -> list[tuple[int, float]]:
     frame = read_rates(path)
-    slots = (frame["open_ms"] // FUNDING_MS).to_list()
-    return list(zip(slots, frame["open"].to_list(), strict=True))
+    return list(zip(frame["open_ms"].to_list(), frame["open"].to_list(), strict=True))

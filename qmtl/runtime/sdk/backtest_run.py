@@ -32,7 +32,7 @@ from qmtl.runtime.sdk.market_history import MarketHistory
 from qmtl.runtime.sdk.signal_face import SignalFace
 from qmtl.runtime.sdk.signal_reader import TableReader, check
 from qmtl.runtime.sdk.signals import Signals
-from qmtl.runtime.sdk.strategy import Strategy
+from qmtl.runtime.sdk.strategy import Strategy, make_strategy
 
 EVERY = 2_000
 """Bars between two calls of a progress listener."""
@@ -62,7 +62,15 @@ def _unused(strategy: Strategy, count: int) -> list[Strategy]:
     """Return the strategy `count` times, of which no run sees what another left in it."""
     if strategy.face() == "signals":
         return [strategy] * count
-    return [strategy, *(deepcopy(strategy) for _ in range(count - 1))]
+    return [strategy, *(_copied(strategy) for _ in range(count - 1))]
+
+
+def _copied(strategy: Strategy) -> Strategy:
+    try:
+        return deepcopy(strategy)
+    except TypeError:
+        # It holds what cannot be copied, such as a model's session: made anew, as for live.
+        return make_strategy(type(strategy), strategy.chosen)
 
 
 def _run(job: BacktestJob, terms: BacktestTerms, progress: Progress | None) -> BacktestResult:

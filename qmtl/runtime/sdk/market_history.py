@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ from qmtl.core.interval import FUNDING_MS
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.fingerprint import fingerprint
 from qmtl.runtime.sdk.history import grid_offset
+
+_MINUTE_MS = 60_000
 
 
 class Hole(NamedTuple):
@@ -172,6 +174,21 @@ def from_frame(frame: Any, *, symbol: str, interval: str) -> Bars:
     columns = [frame[name].to_numpy() for name in ("open", "high", "low", "close", "volume")]
     times = frame["ts"].to_numpy().astype(np.int64) * 1000
     return Bars(times, *(column.copy() for column in columns), symbol=symbol, interval=interval)
+
+
+def sum_by_slot(rates: Iterable[tuple[int, float]]) -> dict[int, float]:
+    """Return what is due at each 8h slot of (time in ms, rate).
+
+    Contracts that settle more often pay at a slot what fell due since the one before, so that a position held
+    all the time pays the same. Times are taken to the minute; of a minute the last rate counts.
+    """
+    by_minute = {ts_ms // _MINUTE_MS: rate for ts_ms, rate in rates}
+    due: dict[int, float] = {}
+    for minute, rate in sorted(by_minute.items()):
+        # Up to the next slot, or the one a minute ago: exchanges stamp some milliseconds beside the time.
+        slot = -((_MINUTE_MS - minute * _MINUTE_MS) // FUNDING_MS)
+        due[slot] = round(due.get(slot, 0.0) + rate, 12)
+    return due
 
 
 def slots_between(start_ms: int, end_ms: int) -> range:

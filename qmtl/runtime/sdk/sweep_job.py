@@ -71,6 +71,7 @@ class SweepJob:
             "end_ms": history.end_ms,
             "plan": self.plan.dump(),
             "terms": msgspec.to_builtins(self.terms),
+            "instrument": msgspec.to_builtins(self.instrument),
             "splits": [list(split) for split in self.splits],
             **({"excluded": [list(cut) for cut in self.excluded]} if self.excluded else {}),
         }

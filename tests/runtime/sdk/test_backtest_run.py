@@ -254,6 +254,14 @@ class Counts(Strategy):
             ctx.buy(1.0)
 
 
+class Holds(Counts):
+    """What it holds cannot be copied."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.session = (number for number in range(3))
+
+
 class CountsTicks(Counts):
     def on_tick(self, ctx: Any, tick: Any) -> None:
         """Be run along both paths."""
@@ -262,9 +270,10 @@ class CountsTicks(Counts):
 def test_what_a_run_leaves_in_a_strategy_reaches_no_other_stretch_or_path() -> None:
     bars = candles(flat(12))
     cut = [(START + 5 * MINUTE, START + 6 * MINUTE)]
-    result = run(Counts(), bars, excluded=cut)
-    assert [trade.entry_ts for trade in result.trades] == [START + 3 * MINUTE]
-    assert [trade.entry_ts for trade in result.open_trades] == [START + 9 * MINUTE]
+    for strategy in (Counts(), Holds()):
+        result = run(strategy, bars, excluded=cut)
+        assert [trade.entry_ts for trade in result.trades] == [START + 3 * MINUTE]
+        assert [trade.entry_ts for trade in result.open_trades] == [START + 9 * MINUTE]
     worse = run(CountsTicks(), bars)
     assert worse.other_bound is not None
     assert len(worse.open_trades) == len(worse.other_bound.open_trades) == 1
