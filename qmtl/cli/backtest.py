@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from math import ceil, log10
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -51,10 +50,6 @@ ExcludeOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Refuse a result with a trade over missing candles.")
 ]
-
-
-_ENOUGH = 1_000_000
-"""Quote units: a limit that is only assumed must not refuse what an ordinary account trades."""
 
 
 def register(app: typer.Typer) -> None:
@@ -214,25 +209,13 @@ def check_cuts(histories: "Mapping[str, MarketHistory]", cuts: Sequence[tuple[in
 
 
 def list_market(symbol: str, history: "MarketHistory") -> "Instrument":
-    """Return the contract of a symbol, unknown steps from the decimals of its candles.
-
-    What a venue takes at most of a symbol is not in its candles: where nobody published it, at least the base
-    units that are worth _ENOUGH quote units are taken.
-    """
-    from msgspec.structs import replace
-
+    """Return the contract of a symbol, unknown steps and limits from its candles."""
     from qmtl.core.instrument import list_instrument
 
     bars = history.bars
+    decimals = _decimals(bars.close[:500]), _decimals(bars.volume[:500])
     with naming_symbol(symbol):
-        found = list_instrument(symbol, _decimals(bars.close[:500]), _decimals(bars.volume[:500]))
-        # Published steps are what they are, whatever the candles look like.
-        is_published = list_instrument(symbol, 0, 0) == list_instrument(symbol, 1, 1)
-    if is_published:
-        return found
-    # A power of ten: another stretch of the same market is the same contract.
-    units = max(found.market_max_quantity, Decimal(10) ** ceil(log10(_ENOUGH / float(bars.close.min()))))
-    return replace(found, market_max_quantity=units, max_quantity=max(found.max_quantity, units))
+        return list_instrument(symbol, *decimals, lowest=float(bars.close.min()))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import re
 from decimal import Decimal
+from math import ceil, log10
 
 import msgspec
 
@@ -94,16 +95,27 @@ _PUBLISHED: dict[str, tuple[str, str, str, str, str]] = {
 }
 
 
+_ENOUGH = 1_000_000
+"""Quote units: a limit that is only assumed must not refuse what an ordinary account trades."""
+
+
 def list_instrument(
-    symbol: str, price_decimals: int, volume_decimals: int, *, min_notional: Decimal | None = None
+    symbol: str,
+    price_decimals: int,
+    volume_decimals: int,
+    *,
+    lowest: float = 10.0,
+    min_notional: Decimal | None = None,
 ) -> Instrument:
     """Return the contract of `symbol` where no venue is asked.
 
     Steps and limits of BTCUSDT and ETHUSDT are those the venue published; other symbols take their steps from
-    the decimals of their candles.
+    the decimals of their candles, and at least the base units worth a million at their `lowest` price.
     """
     base, quote = split_symbol(symbol)
-    default = (_step(price_decimals), _step(volume_decimals), "1000000", "100000", "5")
+    # A power of ten: another stretch of the same market is the same contract.
+    units = 10 ** max(5, ceil(log10(_ENOUGH / lowest)))
+    default = (_step(price_decimals), _step(volume_decimals), str(max(1_000_000, units)), str(units), "5")
     tick, lot, most, market_most, notional = _PUBLISHED.get(symbol, default)
     return Instrument(
         symbol=symbol,
