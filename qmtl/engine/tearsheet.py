@@ -248,6 +248,11 @@ def _data(record: Mapping[str, Any]) -> str:
         )
         for one in record["data"]
     )
+    cuts = {
+        f"cut {at}": f"{_minute(start)} to {_minute(end)}"
+        for at, (start, end) in enumerate(record["excluded"], 1)
+    }
+    tables += f"<h2>Excluded</h2>{_rows(cuts)}" if cuts else ""
     holes = record["holes"]
     listed = "".join(
         f"<tr><td>{_minute(hole['start_ms'])}</td><td>{_minute(hole['end_ms'])}</td>"

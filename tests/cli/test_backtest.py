@@ -214,6 +214,8 @@ def test_excluding_every_candle_is_bad_input(place: Path) -> None:
     answer = backtest("--exclude", "2020-01-01:2030-01-01")
     assert answer.code == 2
     assert answer.error == "error: --exclude 2020-01-01:2030-01-01: leaves no candle of BTCUSDT"
+    part = backtest("--exclude", "2023-11-15T10:00:2023-11-15T20:00")
+    assert re.match(r"3,000 bars \(100 %, sha256:\w{4}…\) · 600 excluded · fee", part.text), part.text
 
 
 def test_01_without_a_file_the_store_is_read(place: Path) -> None:

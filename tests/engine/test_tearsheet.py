@@ -41,6 +41,7 @@ def make_record(**changes: Any) -> dict[str, Any]:
         "params": {"window": 20, "note": "<b>"},
         "data": [data],
         "holes": [{"start_ms": 0, "end_ms": DAY_MS, "reason": "outage </script>"}],
+        "excluded": [],
         "trades_over_holes": 1,
         "terms": {"wallet": "1000", "asset": "USDT", "leverage": 1, "margin_mode": "isolated"},
         "sizing": "size 10 %", "costs": "fee 0.04 %", "fill_model": "next_open", "path": "olhc", "seed": 7,
@@ -108,6 +109,10 @@ def test_what_must_be_said_is_said() -> None:
         assert words in page
     assert "SYNTHETIC" not in page
     assert "rates unknown" not in page
+    assert "Excluded" not in page
+    assert "<th>cut 1</th><td>1970-01-02 00:00 to 1970-01-03 00:00</td>" in render(
+        excluded=[[DAY_MS, 2 * DAY_MS]]
+    )
     unknown = [{"start_ms": 0, "end_ms": DAY_MS, "reason": "BTCUSDT: no funding rate"}] * 2
     assert "<span>funding, 2 rates unknown</span>" in render(holes=unknown)
     synthetic = make_record()["data"][0] | {"source": "synthetic, seed 7"}
