@@ -17,7 +17,9 @@ def dump_data(result: "BacktestResult", seconds: float) -> str:
     expected = sum(history.expected for history in histories)
     share = f"{coverage_text(bars, expected)} %"
     prints = ", ".join(f"{history.fingerprint[:11]}…" for history in histories)
-    return f"{bars:,} bars ({share}, {prints}) · {result.terms.describe()} · {seconds:.1f} s"
+    left = sum(len(part.bars) for one in histories for part in one.without(result.job.excluded))
+    cut = f" · {bars - left:,} excluded" if left < bars else ""
+    return f"{bars:,} bars ({share}, {prints}){cut} · {result.terms.describe()} · {seconds:.1f} s"
 
 
 def coverage_text(bars: int, expected: int) -> str:

@@ -7,7 +7,9 @@ comes back as a failure of that set; a worker that dies fails the set it had and
 import importlib
 import logging
 import signal
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol, cast
@@ -116,6 +118,19 @@ class InlineCrew:
         """See Crew."""
 
 
+@contextmanager
+def ignoring_interrupts() -> Iterator[None]:
+    """Start children that never saw Ctrl-C: `serve` may come too late to ignore it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what a signal does
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class ProcessCrew:
     """Processes of this machine."""
 
@@ -139,7 +154,8 @@ class ProcessCrew:
     def _start(self, number: int) -> None:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=serve, args=(self._workload, theirs), daemon=True)
-        process.start()
+        with ignoring_interrupts():
+            process.start()
         theirs.close()
         if number < len(self._pipes):
             self._pipes[number], self._processes[number] = ours, process
@@ -183,7 +199,8 @@ class ProcessCrew:
         for pipe in self._pipes:
             pipe.close()
         for process in self._processes:
-            process.join(2)
+            # An idle worker ends at once; whatever a busy one is at, nobody waits for it.
+            process.join(0.5)
             if process.is_alive():
                 process.terminate()
                 process.join(2)

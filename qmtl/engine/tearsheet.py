@@ -138,7 +138,7 @@ def _header(record: Mapping[str, Any], title: str) -> str:
         )
     if record.get("trades_over_holes"):
         flags += f'<p class="flag"><b>{record["trades_over_holes"]:,} trades</b> span missing candles.</p>'
-    tone = "gain" if figures["net"] > 0 else "loss"
+    tone = "gain" if figures["net"] > 0 else "loss" if figures["net"] < 0 else ""
     return (
         f"<header><h1>{escape(title)}</h1>"
         f"<p>{escape(span)} · {rows:,} bars ({share:.2%}) · {escape(sources)}</p></header>"
@@ -149,7 +149,11 @@ def _header(record: Mapping[str, Any], title: str) -> str:
 
 def percent(value: float | None) -> str:
     """Return a fraction as percent with its sign, a dash where there is none."""
-    return "–" if value is None else f"{value:+.2%}".replace("-", "−")
+    if value is None:
+        return "–"
+    text = f"{value:+.2%}".replace("-", "−")
+    # What rounds to nothing has no sign.
+    return text.lstrip("+−") if float(text[1:-1]) == 0 else text
 
 
 def _tiles(record: Mapping[str, Any], first: float) -> str:
@@ -159,7 +163,9 @@ def _tiles(record: Mapping[str, Any], first: float) -> str:
     def plain(value: float | None, digits: int = 2) -> str:
         return "–" if value is None else f"{value:,.{digits}f}".replace("-", "−")
 
-    between = f"{plain(figures.get('sharpe_low'), 1)} to {plain(figures.get('sharpe_high'), 1)}"
+    between = (
+        f"Sharpe · 95 %: {plain(figures.get('sharpe_low'), 1)} to {plain(figures.get('sharpe_high'), 1)}"
+    )
     tiles = [
         (percent(figures["net_pct"]), f"net of {first:,.0f}"),
         (percent(figures["gross"] / first), "gross, before costs"),
@@ -168,7 +174,7 @@ def _tiles(record: Mapping[str, Any], first: float) -> str:
             percent(figures["funding"] / first),
             f"funding, {unknown:,} rates unknown" if unknown else "funding",
         ),
-        (plain(figures.get("sharpe"), 1), f"Sharpe · 95 %: {between}"),
+        (plain(figures.get("sharpe"), 1), "Sharpe" if figures.get("sharpe") is None else between),
         (plain(figures.get("sortino"), 1), "Sortino"),
         (plain(figures.get("calmar"), 1), "Calmar"),
         (percent(-figures["max_drawdown_bars"]), "deepest drawdown"),
@@ -248,6 +254,11 @@ def _data(record: Mapping[str, Any]) -> str:
         )
         for one in record["data"]
     )
+    cuts = {
+        f"cut {at}": f"{_minute(start)} to {_minute(end)}"
+        for at, (start, end) in enumerate(record["excluded"], 1)
+    }
+    tables += f"<h2>Excluded</h2>{_rows(cuts)}" if cuts else ""
     holes = record["holes"]
     listed = "".join(
         f"<tr><td>{_minute(hole['start_ms'])}</td><td>{_minute(hole['end_ms'])}</td>"

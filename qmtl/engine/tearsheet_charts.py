@@ -48,6 +48,8 @@ def draw_equity(open_ms: Times, equity: Floats, benchmark: Floats, first: float,
     ]
     layout = _layout(420, yaxis={**_MONEY, "domain": [0.34, 1.0], "title": _title("equity")})
     layout["yaxis2"] = {**_AXIS, "domain": [0.0, 0.27], "tickformat": ".1%", "title": _title("drawdown")}
+    if not np.any(fall < 0):
+        layout["yaxis2"] |= {"range": [-0.01, 0.0]}
     layout["xaxis"] |= {"anchor": "y2"}
     return {"data": data, "layout": layout}
 
@@ -115,8 +117,7 @@ def draw_months(months: Mapping[str, float]) -> Figure:
 
 def draw_profits(profits: Floats) -> Figure:
     """Draw how the profits of closed trades are spread."""
-    bins = int(np.clip(np.sqrt(profits.size) * 2, 10, 80)) if profits.size else 10
-    counts, edges = np.histogram(profits, bins=bins)
+    counts, edges = np.histogram(profits, bins=_edges(profits))
     middles = (edges[:-1] + edges[1:]) / 2
     data = [
         {
@@ -136,6 +137,20 @@ def draw_profits(profits: Floats) -> Figure:
         "zerolinecolor": INK,
     }
     return {"data": data, "layout": layout}
+
+
+def _edges(profits: Floats) -> Floats:
+    """Return the edges of bins of one width; zero is one of them, so that a bin is all gain or all loss."""
+    if not profits.size:
+        return np.array([-1.0, 0.0, 1.0])
+    bins = int(np.clip(np.sqrt(profits.size) * 2, 10, 80))
+    low, high = min(float(profits.min()), 0.0), max(float(profits.max()), 0.0)
+    width = (high - low) / bins or 1.0
+    first = np.floor(low / width)
+    edges = np.arange(first, max(np.ceil(high / width), first + 1) + 1) * width
+    # A product may fall short of what it was divided from by its last bit.
+    edges[0], edges[-1] = min(edges[0], low), max(edges[-1], high)
+    return edges
 
 
 def draw_exposure(open_ms: Times, shares: Floats) -> Figure:

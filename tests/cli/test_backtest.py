@@ -215,6 +215,12 @@ def test_on_a_terminal_progress_is_shown_and_nothing_else_changes(place: Path) -
     assert "3,000/3,000 bars" in shown
 
 
+def test_excluded_candles_are_counted(place: Path) -> None:
+    run_command("new", "band_break.py")
+    part = backtest("--exclude", "2023-11-15T10:00:2023-11-15T20:00")
+    assert re.match(r"3,000 bars \(100 %, sha256:\w{4}…\) · 600 excluded · fee", part.text), part.text
+
+
 def test_01_without_a_file_the_store_is_read(place: Path) -> None:
     """The transcript: data fetch, then backtest."""
     run_command("new", "band_break.py")

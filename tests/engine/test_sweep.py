@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qmtl.engine.crew import CrewError, InlineCrew, Outcome, Plain, ProcessCrew, Workload
+from qmtl.engine.crew import CrewError, InlineCrew, Outcome, Plain, ProcessCrew, Workload, ignoring_interrupts
 from qmtl.engine.optuna_sampler import OptunaSampler
 from qmtl.engine.sweep import GridSampler, SweepError, SweepFile, build_grid, dump_set, run_sweep, without_nan
 from tests.engine.sweep_rig import FACTORY, SPACE, result_of
@@ -187,3 +187,13 @@ def test_optuna_ends_when_every_set_is_known(tmp_path: Path) -> None:
 def test_what_json_has_no_word_for_is_null() -> None:
     body: Any = {"a": [float("nan"), 1.5], "b": (float("inf"), {"c": "x"})}
     assert without_nan(body) == {"a": [None, 1.5], "b": [None, {"c": "x"}]}
+
+
+def test_a_worker_is_deaf_to_ctrl_c_from_its_first_moment() -> None:
+    """A terminal's Ctrl-C reaches a child that has not come to `serve` yet: it would print a traceback."""
+    before = signal.getsignal(signal.SIGINT)
+    asked = "import signal; print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    with ignoring_interrupts():
+        told = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert told.stdout == "True\n"
+    assert signal.getsignal(signal.SIGINT) is before

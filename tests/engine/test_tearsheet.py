@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from qmtl.engine.tearsheet import render_tearsheet, verdict
+from qmtl.engine.tearsheet import percent, render_tearsheet, verdict
 from qmtl.engine.tearsheet_charts import (
     BANDS,
     MOST_CANDLES,
     MOST_POINTS,
     draw_costs,
+    draw_equity,
     draw_months,
+    draw_profits,
     draw_trades,
     join_candles,
     thin,
@@ -41,6 +43,7 @@ def make_record(**changes: Any) -> dict[str, Any]:
         "params": {"window": 20, "note": "<b>"},
         "data": [data],
         "holes": [{"start_ms": 0, "end_ms": DAY_MS, "reason": "outage </script>"}],
+        "excluded": [],
         "trades_over_holes": 1,
         "terms": {"wallet": "1000", "asset": "USDT", "leverage": 1, "margin_mode": "isolated"},
         "sizing": "size 10 %", "costs": "fee 0.04 %", "fill_model": "next_open", "path": "olhc", "seed": 7,
@@ -108,6 +111,10 @@ def test_what_must_be_said_is_said() -> None:
         assert words in page
     assert "SYNTHETIC" not in page
     assert "rates unknown" not in page
+    assert "Excluded" not in page
+    assert "<th>cut 1</th><td>1970-01-02 00:00 to 1970-01-03 00:00</td>" in render(
+        excluded=[[DAY_MS, 2 * DAY_MS]]
+    )
     unknown = [{"start_ms": 0, "end_ms": DAY_MS, "reason": "BTCUSDT: no funding rate"}] * 2
     assert "<span>funding, 2 rates unknown</span>" in render(holes=unknown)
     synthetic = make_record()["data"][0] | {"source": "synthetic, seed 7"}
@@ -168,6 +175,25 @@ def test_every_colour_of_the_charts_has_one_for_a_dark_screen() -> None:
     drawn = json.dumps(figures_of(render()))
     kept = set(re.findall("#[0-9a-f]{6}", drawn)) - set(BANDS)
     assert kept == set(json.loads(re.search(r"dark=({.*?});", SCRIPT)[1]))  # type: ignore[index]
+
+
+def test_a_bin_of_profits_is_all_gain_or_all_loss() -> None:
+    profits = np.array([-3.1, -0.2, 0.05, 0.1, 7.7])
+    bars = draw_profits(profits)["data"][0]
+    for middle, width, count in zip(bars["x"], bars["width"], bars["y"], strict=True):
+        inside = profits[np.abs(profits - middle) < width / 2 / 0.94]
+        assert (len(inside), len(set(inside > 0)) <= 1) == (count, True)
+    assert sum(bars["y"]) == 5
+    for few in ([], [0.0], [2.0], [-2.0]):
+        assert sum(draw_profits(np.array(few))["data"][0]["y"]) == len(few)
+
+
+def test_nothing_has_no_sign_and_no_fall() -> None:
+    assert [percent(value) for value in (None, 0.0, -0.00001, 0.012, -0.5)] == [
+        "–", "0.00%", "0.00%", "+1.20%", "−50.00%",
+    ]  # fmt: skip
+    flat = draw_equity(OPEN_MS, np.full(ROWS, 1_000.0), CLOSE, 1_000.0)
+    assert flat["layout"]["yaxis2"]["range"] == [-0.01, 0.0]
 
 
 def test_candles_shine_through_a_throng_of_marks() -> None:

@@ -1,5 +1,6 @@
 """What the event face gives an author: floats outside, decimals on the venue's steps inside."""
 
+import difflib
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from math import isfinite
@@ -13,6 +14,8 @@ from qmtl.runtime.sdk.bar_ring import BarRing
 from qmtl.runtime.sdk.bars import Bars
 from qmtl.runtime.sdk.param import StrategyError
 from qmtl.runtime.sdk.trade_plan import TradePlan
+
+_DETAILS = ("notional", "limit", "stop", "post_only", "reduce_only", "symbol", "why")
 
 
 class Tick(NamedTuple):
@@ -170,7 +173,7 @@ class AuthorContext:
 
     def buy(self, quantity: float | None = None, **details: Any) -> OrderView | None:
         """Send a buy order; see `sell`."""
-        return self._send(Side.BUY, quantity, **details)
+        return self._send(Side.BUY, quantity, **_known("buy", details))
 
     def sell(self, quantity: float | None = None, **details: Any) -> OrderView | None:
         """Send a sell order and return it, None where it was refused (the refusal is recorded).
@@ -179,7 +182,7 @@ class AuthorContext:
         prices; `post_only=`, `reduce_only=`, `symbol=`, `why=`. Prices go to the tick that is never worse
         than asked, quantities down to the lot; what is below the venue's least is refused, not raised.
         """
-        return self._send(Side.SELL, quantity, **details)
+        return self._send(Side.SELL, quantity, **_known("sell", details))
 
     def _send(
         self,
@@ -285,6 +288,16 @@ def _number(value: float, name: str) -> Decimal:
         raise StrategyError(f"{name}: expected a finite number of at least 0, got {value!r}")
     # Fractions of a lot in the last bits (0.1 + 0.2) are not meant.
     return Decimal(str(round(number, 12)))
+
+
+def _known(verb: str, details: dict[str, Any]) -> dict[str, Any]:
+    """Return the details of an order; StrategyError names one that there is not, and the nearest that is."""
+    for name in details:
+        if name not in _DETAILS:
+            near = difflib.get_close_matches(name, _DETAILS, n=1, cutoff=0.6)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise StrategyError(f"ctx.{verb} has no {name} (quantity, {', '.join(_DETAILS)}){hint}")
+    return details
 
 
 def _on_tick(price: float | None, name: str, instrument: Instrument, *, is_up: bool) -> Decimal | None:

@@ -147,6 +147,10 @@ def test_02_5_notes_stand_beside_the_reason() -> None:
         (lambda ctx: ctx.buy(-1), "quantity: expected a finite number of at least 0, got -1"),
         (lambda ctx: ctx.buy(1, limit=float("nan")), "limit: expected a finite number"),
         (lambda ctx: ctx.buy(1, post_only=True), "post_only: only a limit order can rest"),
+        (
+            lambda ctx: ctx.buy(1, lmit=3),
+            r"ctx\.buy has no lmit \(quantity, notional, .*\); did you mean limit\?",
+        ),
         (lambda ctx: ctx.position_of("ETHUSDT"), r"symbol ETHUSDT: not among those traded \(BTCUSDT\)"),
     ],
 )
