@@ -13,7 +13,7 @@ FILE_LINES, FUNCTION_LINES = 400, 70
 # Code lines by room; docs/decisions/0004 says why by room and not one number for all.
 BUDGETS = {
     "qmtl/core": 1_700,
-    "qmtl/engine": 7_800,
+    "qmtl/engine": 7_900,
     "qmtl/runtime": 20_500,
     "qmtl/trader": 2_400,
     "qmtl/services/paper_exchange": 5_000,
