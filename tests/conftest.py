@@ -1,6 +1,7 @@
 """What every test may ask for: recorded data, a free port, a home of its own, campaign counts."""
 
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,11 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "test"))
 
 # Programs that scripts/servers.sh unpacked are found by shutil.which like installed ones.
 os.environ["PATH"] = f"{os.environ.get('PATH', '')}{os.pathsep}{ROOT / '.servers' / 'bin'}"
+
+
+# A shell's background job ignores Ctrl-C, and would hand that on to every program a test interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
