@@ -51,11 +51,13 @@ def run_engine(
     return engine
 
 
-def run_and_write_out(events: list[BarClosed]) -> int:
-    """Run, and have the whole journal written out; return how many records it has."""
+def run_and_write_out(events: list[BarClosed]) -> Engine:
+    """Run, and have the whole journal written out."""
     journal = MemoryJournal()
-    run_engine(events, journal=journal)
-    return len(journal.events)
+    engine = run_engine(events, journal=journal)
+    if not journal.events:
+        raise AssertionError("nothing was recorded")
+    return engine
 
 
 def trades_of(engine: Engine, events: list[BarClosed]) -> list[Trade]:

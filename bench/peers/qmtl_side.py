@@ -42,7 +42,7 @@ def read_kernel(runs: Any) -> Outcome:
 
 
 def prepare_events(candles: Candles, options: Mapping[str, Any]) -> Any:
-    from bench.engine_loop import run_engine
+    from bench.engine_loop import run_and_write_out, run_engine
     from bench.recorded import closed_events
     from qmtl.core.bar import Bar
 
@@ -50,6 +50,8 @@ def prepare_events(candles: Candles, options: Mapping[str, Any]) -> Any:
     bars = [Bar(int(at), o, h, low, c, 1.0) for at, o, h, low, c in zip(*columns, strict=True)]
     events = closed_events(bars)
 
+    if options.get("written_out"):
+        return lambda: (run_and_write_out(events), events)
     return lambda: (run_engine(events), events)
 
 

@@ -28,13 +28,7 @@ def _halvings(digits: int) -> list[tuple[int, int, int]]:
     return steps
 
 
-(
-    (_BY_16, _LOW_16, _HIGH_16),
-    (_BY_8, _LOW_8, _HIGH_8),
-    (_BY_4, _LOW_4, _HIGH_4),
-    (_BY_2, _LOW_2, _HIGH_2),
-    (_BY_1, _LOW_1, _HIGH_1),
-) = _halvings(32)
+_HALVINGS = _halvings(32)
 _NO_PRICES = "None\x1fNone\x1fNone"
 
 _ALIASES = {
@@ -54,7 +48,7 @@ _TYPES = {"market", "limit", "stop", "stop_limit"}
 
 @lru_cache(maxsize=256)
 def _begin(epoch: str, world: str, strategy: str) -> "hashlib.blake2b":
-    """Return the hash of what the intents of one session share: taking it over costs half of a new one."""
+    """Return the hash of what the intents of one session share; copied, it costs less than a new one."""
     return hashlib.blake2b(f"{epoch}\x1f{world}\x1f{strategy}\x1f".encode(), digest_size=_DIGEST_BYTES)
 
 
@@ -87,11 +81,8 @@ def mint_client_order_id(epoch: str, world: str, strategy: str, ordinal: int, in
     # All digits at once, in five steps: the standard library's base32 encoder costs six times the hash, and
     # tables of digit pairs fall out of the processor's cache between two orders.
     packed = int.from_bytes(hashed.digest()) << 32
-    packed = packed & _LOW_16 | (packed & _HIGH_16) << _BY_16
-    packed = packed & _LOW_8 | (packed & _HIGH_8) << _BY_8
-    packed = packed & _LOW_4 | (packed & _HIGH_4) << _BY_4
-    packed = packed & _LOW_2 | (packed & _HIGH_2) << _BY_2
-    packed = packed & _LOW_1 | (packed & _HIGH_1) << _BY_1
+    for shift, low, high in _HALVINGS:
+        packed = packed & low | (packed & high) << shift
     digits = packed.to_bytes(32).translate(_BASE32)
     return CLIENT_ORDER_PREFIX + digits[:_ID_DIGITS].decode()
 

@@ -42,7 +42,7 @@ class Position(msgspec.Struct):
         signed = quantity if side is _BUY else -quantity
         held = self.quantity
         rest = held + signed
-        if rest and (not held or (held > 0) == (signed > 0)):
+        if not held or (rest and (held > 0) == (signed > 0)):
             if not held:
                 self.opened_ms = ts_ms
             self.quantity = rest

@@ -95,15 +95,9 @@ class Backtest:
         engine, venue = self._engine, self._venue
         for command in commands:
             if type(command) is SubmitOrder:
-                answer = venue.submit(command.order, engine.risk.now_ms)
+                self._feed(venue.submit(command.order, engine.risk.now_ms))
             elif type(command) is CancelOrder:
-                answer = venue.cancel(command.order, engine.risk.now_ms)
-            else:
-                continue
-            for event in answer:
-                following = engine.process(event)
-                if following:
-                    self._settle(following)
+                self._feed(venue.cancel(command.order, engine.risk.now_ms))
 
 
 def _find_bar(events: Sequence[AnyEvent], at: int, symbol: str) -> BarClosed | None:

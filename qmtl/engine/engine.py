@@ -331,12 +331,7 @@ class Engine:
 
     def tell_fill(self, fill: ev.OrderFilled, order: Order) -> None:
         """Let the strategy see a fill that is already folded."""
-        try:
-            self.strategy.on_fill(self.context, fill, order)
-        except _OWN_FAULTS:
-            raise
-        except Exception as error:  # noqa: BLE001 - user code
-            self._on_strategy_error("on_fill", error)
+        self._tell("on_fill", self.strategy.on_fill, fill, order)
 
     def tell_order(self, order: Order) -> None:
         """Let the strategy see an order's changed status."""

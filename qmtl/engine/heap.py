@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -18,9 +19,10 @@ _COLLECT_EVERY = 50_000
 
 @cache
 def keep_freed_memory() -> bool:
-    """Have this process keep up to 64 MiB that it freed; tell whether its C library can (glibc can).
+    """Have this process keep up to 64 MiB freed at the top of a heap; tell whether it can (glibc can).
 
-    A run of the kernel takes a millisecond, and asking Linux for its arrays' pages again took a third of it.
+    Blocks of up to 32 MiB come from the heap then, and stay with it while another above them is in use. A run
+    of the kernel takes a millisecond, and asking Linux for its arrays' pages again took a third of it.
     """
     import ctypes
 
@@ -30,13 +32,34 @@ def keep_freed_memory() -> bool:
     )
 
 
+class _Rarely:
+    """How many runs ask for seldom collections now, and what held before the first."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.runs = 0
+        self.before = gc.get_threshold()
+
+
+_RARELY = _Rarely()
+
+
 @contextmanager
 def rare_collections() -> Iterator[None]:
-    """Collect seldom: what a run keeps is no garbage, and looking through it again and again costs 7 %."""
-    before = gc.get_threshold()
-    if 0 < before[0] < _COLLECT_EVERY:
-        gc.set_threshold(_COLLECT_EVERY, *before[1:])
+    """Collect seldom: what a run keeps is no garbage, and looking through it again and again costs 7 %.
+
+    Of runs side by side the last to end brings back what was before the first.
+    """
+    with _RARELY.lock:
+        if not _RARELY.runs:
+            _RARELY.before = gc.get_threshold()
+            if 0 < _RARELY.before[0] < _COLLECT_EVERY:
+                gc.set_threshold(_COLLECT_EVERY, *_RARELY.before[1:])
+        _RARELY.runs += 1
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        with _RARELY.lock:
+            _RARELY.runs -= 1
+            if not _RARELY.runs:
+                gc.set_threshold(*_RARELY.before)

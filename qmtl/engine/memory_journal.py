@@ -1,7 +1,6 @@
 """The journal of a run that nothing survives: a list."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import cast
 
 from qmtl.core.event import AnyEvent
 from qmtl.engine.heap import rare_collections
@@ -9,32 +8,51 @@ from qmtl.engine.quiet_bars import QuietBars
 
 
 class MemoryJournal:
-    """A journal that is a list; durable as long as the process."""
+    """A journal that is a list; durable as long as the process.
+
+    Quiet bars come from backtests, which have one thread; single records may come from another.
+    """
 
     def __init__(self, epoch: str = "memory") -> None:
         """Start empty."""
         self.epoch = epoch
-        # Records, and stretches of quiet bars that nobody has read yet.
-        self.kept: list[AnyEvent | QuietBars] = []
-        self._is_flat = True
-        self.append: Callable[[AnyEvent], None] = self.kept.append
+        self.written: list[AnyEvent] = []
+        """All records but those of `quiet`."""
+        self._quiet: list[tuple[int, QuietBars]] = []
+        self.append: Callable[[AnyEvent], None] = self.written.append
+
+    @property
+    def quiet(self) -> list[QuietBars]:
+        """Stretches of quiet bars that nobody has read yet."""
+        return [stretch for _, stretch in self._quiet]
 
     @property
     def events(self) -> list[AnyEvent]:
-        """Every record in order, in the journal's own list; quiet bars are written out at the first look."""
-        if not self._is_flat:
+        """Every record so far, in order; the journal's own list, which lacks quiet bars that come later."""
+        if self._quiet:
             with rare_collections():
-                self.kept[:] = _write_out(self.kept)
-            self._is_flat = True
-        return cast("list[AnyEvent]", self.kept)
+                self._write_out()
+        return self.written
 
     def extend(self, events: Iterable[AnyEvent]) -> None:
         """See ports.EventJournal."""
         if type(events) is QuietBars:
-            self.kept.append(events)
-            self._is_flat = False
+            self._quiet.append((len(self.written), events))
         else:
-            self.kept.extend(events)
+            self.written.extend(events)
+
+    def _write_out(self) -> None:
+        """Put the records of quiet bars where they belong; what was written before the first stays."""
+        written, quiet = self.written, self._quiet
+        begin = at = quiet[0][0]
+        end = quiet[-1][0]
+        records: list[AnyEvent] = []
+        for place, stretch in quiet:
+            records += written[at:place]
+            records += stretch
+            at = place
+        written[begin:end] = records
+        quiet.clear()
 
     def commit(self) -> None:
         """Nothing to do."""
@@ -54,13 +72,3 @@ class MemoryJournal:
 
     def close(self) -> None:
         """Nothing to do."""
-
-
-def _write_out(kept: Iterable[AnyEvent | QuietBars]) -> list[AnyEvent]:
-    events: list[AnyEvent] = []
-    for item in kept:
-        if isinstance(item, QuietBars):
-            events.extend(item)
-        else:
-            events.append(item)
-    return events

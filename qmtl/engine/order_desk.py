@@ -216,7 +216,7 @@ class OrderDesk:
     def move(self, order: Order, status: OrderStatus, reason: str = "") -> bool:
         """Move an order as news says and tell who cares; False where the news is old or forbidden."""
         was = order.status
-        # The two steps of most orders, from sent to accepted to filled, are never stale.
+        # No news of an order just sent is stale, and no fill of any order: most news is one of the two.
         if status is was or (
             was is not _SUBMITTED and status is not _FILLED and self._orders.is_stale_news(order, status)
         ):

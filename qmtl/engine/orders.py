@@ -68,12 +68,12 @@ class Orders:
         if reason:
             order.reason = reason
         if status is _UNKNOWN or was is _UNKNOWN:
-            self._block(order, reason)
+            self._block_or_free(order, reason)
         if status in DONE:
             self._finish(order)
         return True
 
-    def _block(self, order: Order, reason: str) -> None:
+    def _block_or_free(self, order: Order, reason: str) -> None:
         """Block the symbol of an order that became unknown, or free it when none of its orders is."""
         symbol, blocked = order.intent.symbol, self._state.risk.blocked
         if order.status is _UNKNOWN:

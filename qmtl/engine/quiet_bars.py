@@ -7,7 +7,7 @@ from qmtl.core.event import AnyEvent, BarClosed, DecisionMade
 from qmtl.core.reason import Reason
 
 Numbers = Iterable[dict[str, float] | None]
-"""What was compared at each bar of a stretch, in order; made when asked for."""
+"""What was compared at each bar of a stretch, in order; made whenever it is gone through."""
 
 
 class QuietBars:
@@ -16,7 +16,7 @@ class QuietBars:
     __slots__ = ("_bars", "_gate", "_numbers", "reason")
 
     def __init__(self, bars: Sequence[BarClosed], reason: Reason, gate: str, numbers: Numbers) -> None:
-        """Keep `bars` of one symbol; `numbers` must go on saying what they say now."""
+        """Keep `bars` of one symbol and `numbers`: neither may change afterwards."""
         self._bars = bars
         self.reason = reason
         self._gate = gate

@@ -109,11 +109,12 @@ class Foresight(StrategyPort, Protocol):
     def foresee(self, ctx: Context, events: Sequence[AnyEvent], at: int) -> Sequence[BarClosed]:
         """Return the plain bars of one symbol from `events[at]` on that need no call; empty where one does.
 
-        What holds at the last fill holds throughout: a fill between two of them ends the stretch.
+        What holds at the last fill holds throughout: a fill between two of them ends the stretch. What is
+        returned may be kept, and must not change.
         """
 
     def pass_quiet(self, bars: Sequence[BarClosed]) -> Numbers:
-        """Step over the first bars of a stretch; return what was noted at each, to be read later or never."""
+        """Step over the first bars of a stretch; return what was noted at each, read later or never."""
 
 
 class SilentStrategy:

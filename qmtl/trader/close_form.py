@@ -192,7 +192,7 @@ class CloseForm(SilentStrategy):
         return bars if events[at : at + len(bars)] == bars else ()
 
     def pass_quiet(self, bars: Sequence[BarClosed]) -> "ComparedRows":
-        """Step over bars at which the table says nothing; return what was compared at each."""
+        """Step over bars at which the table says nothing; return the rows that say what was compared."""
         table, row = self._table, self._row + 1
         if table is None:
             raise ValueError("no history was prepared")

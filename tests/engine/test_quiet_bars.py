@@ -9,7 +9,7 @@ from qmtl.core.reason import Reason
 from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.ports import EventJournal
 from qmtl.engine.quiet_bars import QuietBars
-from tests.engine.test_journal_port import bar, journal  # noqa: F401 - a fixture
+from tests.engine.test_journal_port import bar
 
 
 class Counted:
@@ -43,7 +43,7 @@ def test_a_stretch_is_each_bar_and_then_its_reason() -> None:
     assert stretch().bars == len(BARS)
 
 
-def test_every_journal_numbers_a_stretch_as_the_records_it_is(journal: EventJournal) -> None:  # noqa: F811
+def test_every_journal_numbers_a_stretch_as_the_records_it_is(journal: EventJournal) -> None:
     journal.append(ev.TimerFired(1))
     journal.extend(stretch())
     journal.append(ev.TimerFired(2))
@@ -67,11 +67,35 @@ def test_what_is_appended_after_a_look_follows_it() -> None:
     memory = MemoryJournal()
     append = memory.append
     memory.extend(stretch())
-    kept = memory.events
+    assert memory.events == RECORDS
     append(ev.TimerFired(4))
     memory.extend(stretch())
-    assert memory.events == [*RECORDS, ev.TimerFired(4), *RECORDS]
-    assert memory.events is kept
+    memory.extend(stretch())
+    append(ev.TimerFired(5))
+    assert memory.events == [*RECORDS, ev.TimerFired(4), *RECORDS, *RECORDS, ev.TimerFired(5)]
+
+
+def test_what_is_written_never_holds_a_stretch() -> None:
+    memory = MemoryJournal()
+    before = memory.events
+    memory.append(ev.TimerFired(1))
+    memory.extend(stretch())
+    memory.append(ev.TimerFired(2))
+    assert before == memory.written == [ev.TimerFired(1), ev.TimerFired(2)]
+    assert [one.bars for one in memory.quiet] == [3]
+    assert memory.events == [ev.TimerFired(1), *RECORDS, ev.TimerFired(2)]
+    assert memory.quiet == []
+
+
+def test_a_look_writes_out_only_what_is_new() -> None:
+    """Otherwise a reader that follows a run would cost the square of its length."""
+    numbers, memory = [Counted() for _ in range(50)], MemoryJournal()
+    seen = 0
+    for one in numbers:
+        memory.extend(stretch(one))
+        seen += len(list(memory.read(seen)))
+    assert seen == len(memory.events) == 50 * len(RECORDS)
+    assert [one.asked for one in numbers] == [1] * 50
 
 
 def test_numbers_for_fewer_bars_than_there_are_is_an_error() -> None:

@@ -23,7 +23,6 @@ from qmtl.core.money import dump_decimal
 from qmtl.core.reason import Reason
 from qmtl.engine.memory_journal import MemoryJournal
 from qmtl.engine.overfitting import Interval, bootstrap_interval
-from qmtl.engine.quiet_bars import QuietBars
 from qmtl.engine.statistics import (
     Period,
     choose_period,
@@ -174,11 +173,7 @@ def collect_result(job: BacktestJob, terms: BacktestTerms, segments: Sequence[Se
     for segment in segments:
         markets = {symbol: history.bars for symbol, history in segment.histories.items()}
         # Most of a journal is bars and idle decisions: what moved money is looked at more than once.
-        moved = [
-            event
-            for event in segment.journal.kept
-            if type(event) in _MOVING and not isinstance(event, QuietBars)
-        ]
+        moved = [event for event in segment.journal.written if type(event) in _MOVING]
         events += moved
         fold.fold(moved)
         curves.append(fold_curve(moved, markets))
@@ -211,15 +206,15 @@ def count_reasons(journals: Iterable[MemoryJournal]) -> dict[str, Any]:
     gates: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
     for journal in journals:
-        for event in journal.kept:
+        for event in journal.written:
             if type(event) is DecisionMade:
                 reasons[event.reason] += 1
                 if event.reason is Reason.REFUSED:
                     gates[event.gate] += 1
-            elif type(event) is QuietBars:
-                reasons[event.reason] += event.bars
             elif type(event) is OrderRejected:
                 rejected[event.reason] += 1
+        for stretch in journal.quiet:
+            reasons[stretch.reason] += stretch.bars
     by_word = {str(reason): count for reason, count in reasons.items()}
     return {"reasons": by_word, "gates": dict(gates), "rejected": dict(rejected)}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from qmtl.core.event import AnyEvent, BarClosed
 from qmtl.engine.strategy import Context
 from qmtl.runtime.sdk.signal_face import SignalFace
-from qmtl.runtime.sdk.signal_reader import TableReader, TableRows
+from qmtl.runtime.sdk.signal_reader import TableReader, TableRows, measure_distance
 from qmtl.runtime.sdk.strategy import Strategy
 from qmtl.runtime.sdk.trade_plan import TradePlan
 
@@ -42,7 +42,8 @@ class ForeseenFace(SignalFace):
         return bars if is_known else ()
 
     def pass_quiet(self, bars: Sequence[BarClosed]) -> TableRows:
-        """Step over bars without a signal; return what was compared at each."""
+        """Step over bars without a signal; return the rows that say what was compared."""
         rows = self._table.skip(len(bars))
-        _, self._numbers = self._table.read()
+        _, numbers = self._table.read()
+        self._numbers = measure_distance(numbers)
         return rows

@@ -95,7 +95,7 @@ class TableReader:
         return self._times[row : asking[found] if found < len(asking) else len(self._times)]
 
     def skip(self, count: int) -> "TableRows":
-        """Step over `count` rows; return the numbers of each, with `distance`."""
+        """Step over `count` rows; return them, to be asked for their numbers with `distance`."""
         row = self._row + 1
         self._row = row + count - 1
         return TableRows(self, row, row + count)

@@ -142,6 +142,8 @@ def both(
     assert plain.taken == 0
     assert quick.journal.events == plain.journal.events
     assert quick.engine.state_hash() == plain.engine.state_hash()
+    shown = [getattr(run.engine.strategy, "lines", None) for run in (quick, plain)]
+    assert shown[0] == shown[1]
     accounts = [run.venue.venue.core.account for run in (quick, plain)]
     assert msgspec.to_builtins(accounts[0]) == msgspec.to_builtins(accounts[1])
     assert quick.venue.missing == plain.venue.missing
