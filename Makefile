@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test check bench chaos fuzz soak lock clean runtime dev outside peers servers
 SHELL := /bin/sh
+# Programs started here may keep compiled modules: without them each start compiles what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 ARGS ?=
 WORKERS ?= 2

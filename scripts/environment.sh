@@ -27,6 +27,7 @@ make_venv() { # directory
 
 install_self() {
   "$uv" pip install $quiet --python .venv --no-deps --no-build-isolation --editable .
+  .venv/bin/python -m compileall -q qmtl
 }
 
 install_each() { # lock file...
