@@ -70,13 +70,17 @@ class Backtest:
         while at < end:
             bars = engine.foresee(events, at)
             if bars:
+                count = len(bars)
+                asking = events[at + count] if at + count < end else None
                 # The bar that ends the stretch asks the strategy; the venue mostly has nothing to say of it.
-                asking = _find_bar(events, at + len(bars), bars[0].symbol)
-                passed = venue.take_calm(bars if asking is None else [*bars, asking])
+                if type(asking) is BarClosed and asking.symbol == bars[0].symbol:
+                    passed = venue.take_calm([*bars, asking])
+                else:
+                    passed = venue.take_calm(bars)
                 if passed:
-                    engine.pass_quiet(bars if passed >= len(bars) else bars[:passed])
-                    at += min(passed, len(bars))
-                if asking is not None and passed > len(bars):
+                    engine.pass_quiet(bars if passed >= count else bars[:passed])
+                    at += min(passed, count)
+                if asking is not None and passed > count:
                     self._settle(engine.process(asking))
                     at += 1
                     continue
@@ -98,8 +102,3 @@ class Backtest:
                 self._feed(venue.submit(command.order, engine.risk.now_ms))
             elif type(command) is CancelOrder:
                 self._feed(venue.cancel(command.order, engine.risk.now_ms))
-
-
-def _find_bar(events: Sequence[AnyEvent], at: int, symbol: str) -> BarClosed | None:
-    event = events[at] if at < len(events) else None
-    return event if type(event) is BarClosed and event.symbol == symbol else None

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import repeat
 
+import msgspec
+
 from qmtl.core.event import AnyEvent, BarClosed, DecisionMade
 from qmtl.core.reason import Reason
 
@@ -10,25 +12,19 @@ Numbers = Iterable[dict[str, float] | None]
 """What was compared at each bar of a stretch, in order; made whenever it is gone through."""
 
 
-class QuietBars:
-    """The records of a stretch: each bar, then its reason. They share one, and who gave it."""
+class QuietBars(msgspec.Struct, frozen=True):
+    """The records of a stretch of one symbol: each bar, then its reason, which they share with its gate.
 
-    __slots__ = ("_bars", "_gate", "_numbers", "reason")
+    `bars` and `numbers` are kept: neither may change afterwards.
+    """
 
-    def __init__(self, bars: Sequence[BarClosed], reason: Reason, gate: str, numbers: Numbers) -> None:
-        """Keep `bars` of one symbol and `numbers`: neither may change afterwards."""
-        self._bars = bars
-        self.reason = reason
-        self._gate = gate
-        self._numbers = numbers
-
-    @property
-    def bars(self) -> int:
-        """How many bars there are; records are twice as many."""
-        return len(self._bars)
+    bars: Sequence[BarClosed]
+    reason: Reason
+    gate: str
+    numbers: Numbers
 
     def __iter__(self) -> Iterator[AnyEvent]:
-        bars = self._bars
+        bars = self.bars
         records: list[AnyEvent] = [*bars, *bars]
         records[::2] = bars
         records[1::2] = map(
@@ -37,7 +33,7 @@ class QuietBars:
             repeat(bars[0].symbol),
             [bar.open_ms for bar in bars],
             repeat(self.reason),
-            repeat(self._gate),
-            self._numbers,
+            repeat(self.gate),
+            self.numbers,
         )
         return iter(records)

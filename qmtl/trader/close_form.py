@@ -62,16 +62,15 @@ class CloseTable(msgspec.Struct):
     is_plain: bool
 
 
-class ComparedRows:
-    """What was compared at the rows of a table from `at` up to `end`, said when somebody asks."""
+class ComparedRows(msgspec.Struct, frozen=True):
+    """What was compared at the rows of a table from `begin` up to `end`, said when somebody asks."""
 
-    __slots__ = ("_at", "_end", "_table")
-
-    def __init__(self, table: CloseTable, at: int, end: int) -> None:
-        self._table, self._at, self._end = table, at, end
+    table: CloseTable
+    begin: int
+    end: int
 
     def __iter__(self) -> Iterator[dict[str, float]]:
-        table, span = self._table, slice(self._at, self._end)
+        table, span = self.table, slice(self.begin, self.end)
         bands = (table.uppers[span].tolist(), table.lowers[span].tolist())
         rows = zip(table.closes[span], *bands, strict=True)
         return iter([{"close": close, "upperInter": high, "lowerInter": low} for close, high, low in rows])

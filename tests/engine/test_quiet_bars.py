@@ -40,7 +40,7 @@ def stretch(numbers: Counted | None = None) -> QuietBars:
 
 def test_a_stretch_is_each_bar_and_then_its_reason() -> None:
     assert list(stretch()) == RECORDS
-    assert stretch().bars == len(BARS)
+    assert stretch().bars == BARS
 
 
 def test_every_journal_numbers_a_stretch_as_the_records_it_is(journal: EventJournal) -> None:
@@ -82,7 +82,7 @@ def test_what_is_written_never_holds_a_stretch() -> None:
     memory.extend(stretch())
     memory.append(ev.TimerFired(2))
     assert before == memory.written == [ev.TimerFired(1), ev.TimerFired(2)]
-    assert [one.bars for one in memory.quiet] == [3]
+    assert [len(one.bars) for one in memory.quiet] == [3]
     assert memory.events == [ev.TimerFired(1), *RECORDS, ev.TimerFired(2)]
     assert memory.quiet == []
 

@@ -214,7 +214,7 @@ def count_reasons(journals: Iterable[MemoryJournal]) -> dict[str, Any]:
             elif type(event) is OrderRejected:
                 rejected[event.reason] += 1
         for stretch in journal.quiet:
-            reasons[stretch.reason] += stretch.bars
+            reasons[stretch.reason] += len(stretch.bars)
     by_word = {str(reason): count for reason, count in reasons.items()}
     return {"reasons": by_word, "gates": dict(gates), "rejected": dict(rejected)}
 

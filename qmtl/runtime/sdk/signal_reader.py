@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from math import isnan
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 
 from qmtl.engine.candle_path import BarLike
@@ -113,16 +114,15 @@ class TableReader:
         return self._close[max(0, end - count) : end]
 
 
-class TableRows:
-    """Rows of a table whose numbers are measured when somebody reads them."""
+class TableRows(msgspec.Struct, frozen=True):
+    """Rows of a table from `begin` up to `end`, whose numbers are measured when somebody reads them."""
 
-    __slots__ = ("_begin", "_end", "_table")
-
-    def __init__(self, table: TableReader, begin: int, end: int) -> None:
-        self._table, self._begin, self._end = table, begin, end
+    table: TableReader
+    begin: int
+    end: int
 
     def __iter__(self) -> Iterator[dict[str, float]]:
-        return map(measure_distance, self._table.numbers(self._begin, self._end))
+        return map(measure_distance, self.table.numbers(self.begin, self.end))
 
 
 class WindowReader:
