@@ -26,6 +26,8 @@ from typing import Any, ClassVar, TypeVar
 
 import pytest
 
+from tests.processes import end_now, list_children
+
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / ".servers"
 START_TIMEOUT_S = 90
@@ -179,6 +181,12 @@ class PostgresServer(Server):
         }
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         return [str(self.program), "-D", str(self.folder / "data"), *options]
+
+    def kill(self) -> None:
+        """See Server; a power cut takes the sessions too, which outlive their parent for a moment."""
+        sessions = list_children(self.process.pid) if self.process is not None else []
+        super().kill()
+        end_now(sessions)
 
     def dsn_of(self, database: str) -> str:
         return f"postgresql://qmtl@127.0.0.1:{self.port}/{database}"
